@@ -1,0 +1,1 @@
+"""ckptd: a checkpoint manager for training hosts. ARCHITECTURE.md says which room does what."""
