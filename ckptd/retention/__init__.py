@@ -1,0 +1,1 @@
+"""What stays, and why. Pure: the clock is an argument, and no path or file is in reach."""
