@@ -1,0 +1,1 @@
+"""One model directory's life: survey, plan, sweep, pin, undo, record."""
