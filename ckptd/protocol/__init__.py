@@ -1,0 +1,1 @@
+"""What programs and the daemon say to each other: messages, and how they travel."""
