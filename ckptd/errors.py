@@ -4,6 +4,8 @@
     |-- ConfigError                 exit 4   the configuration cannot be used; .problems
     |-- FormatError                          a file is not what its name promises
     |   |-- CorruptIndexError
+    |   |-- CorruptTensorError               one tensor's data; .tensor .file .offset
+    |   |-- CorruptGraphError                a meta graph, a SavedModel or a frozen graph
     |   |-- CorruptStateFileError
     |   `-- CorruptRecordError               one of ckptd's own files
     |-- StorageError                         the disk refused; .operation .path .reason
@@ -15,6 +17,8 @@
     |-- BusyError                   exit 11  someone else holds it
     |-- NoDaemonError               exit 10
     |-- NoSuchCheckpointError       exit 13
+    |-- NoSuchTensorError                    the checkpoint or graph has no tensor of that name
+    |-- MissingLibraryError                  an optional library is needed; says which extra has it
     `-- StalePlanError                       the directory is no longer what the plan saw
 
 The text of each says what was tried, on what, what was found and, where there is something,
@@ -65,6 +69,29 @@ class FormatError(CkptdError):
 
 class CorruptIndexError(FormatError):
     """Not the index of a checkpoint: the text names the part that is wrong."""
+
+
+class CorruptTensorError(FormatError):
+    """A tensor's data is not what the checkpoint promises.
+
+    `tensor` is its name, `file` the bare name of the file or the shard's number in words, `offset`
+    the first byte of the tensor's data in it, where that is known.
+    """
+
+    def __init__(
+        self, tensor: str, problem: str, *, file: str = "", offset: int | None = None
+    ) -> None:
+        self.tensor = tensor
+        self.problem = problem
+        self.file = file
+        self.offset = offset
+        where = f"{printable(file)}: " if file else ""
+        at = "" if offset is None else f" at byte {offset}"
+        super().__init__(f"{where}tensor {printable(tensor)!r}{at}: {problem}")
+
+
+class CorruptGraphError(FormatError):
+    """Not a meta graph, SavedModel or frozen graph, or one that contradicts itself."""
 
 
 class CorruptStateFileError(FormatError):
@@ -128,6 +155,14 @@ class NoSuchCheckpointError(CkptdError):
     """The model directory holds no such checkpoint."""
 
     exit_status = 13
+
+
+class NoSuchTensorError(CkptdError):
+    """No tensor, variable or operation has that name; the text names what comes near."""
+
+
+class MissingLibraryError(CkptdError):
+    """What was asked for needs a library that is not installed; the text says how to get it."""
 
 
 class StalePlanError(CkptdError):

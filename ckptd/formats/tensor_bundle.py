@@ -16,7 +16,8 @@ import numpy.typing as npt
 from ckptd.errors import CorruptIndexError, FormatError
 from ckptd.formats.bundle_index import read_index, row_name
 from ckptd.formats.checksum import masked_crc32c
-from ckptd.formats.messages import BundleEntry, BundleHeader, data_type_name
+from ckptd.formats.dtypes import data_type
+from ckptd.formats.messages import BundleEntry, BundleHeader
 from ckptd.formats.sorted_table import write_table
 from ckptd.formats.versions import CONSUMER
 
@@ -120,7 +121,7 @@ def read_tensors(index: bytes, shards: Callable[[int], bytes]) -> dict[str, npt.
 def _array_type(entry: Any, where: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
     dtype = _DTYPES.get(entry.dtype)
     if dtype is None:
-        raise FormatError(f"{where}: {data_type_name(entry.dtype)} is not supported yet")
+        raise FormatError(f"{where}: {data_type(entry.dtype).enum_name} is not supported yet")
     shape = tuple(dim.size for dim in entry.shape.dim)
     if entry.shape.unknown_rank or any(size < 0 for size in shape):
         raise CorruptIndexError(f"{where}: its shape is not known")
