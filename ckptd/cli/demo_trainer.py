@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import ckptd_client
+from ckptd.formats.bundle_writer import encode_bundle
 from ckptd.formats.meta_graph import Node, encode_meta_graph
 from ckptd.formats.state_file import StateFile, format_state_file
-from ckptd.formats.tensor_bundle import encode_bundle, read_tensors
+from ckptd.formats.tensor_bundle import read_tensors
 
 Array = NDArray[np.float32]
 Tensors = dict[str, Array]

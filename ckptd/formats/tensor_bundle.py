@@ -7,7 +7,7 @@ stored, masked.
 
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -17,9 +17,7 @@ from ckptd.errors import CorruptIndexError, FormatError
 from ckptd.formats.bundle_index import read_index, row_name
 from ckptd.formats.checksum import masked_crc32c
 from ckptd.formats.dtypes import data_type
-from ckptd.formats.messages import BundleEntry, BundleHeader
-from ckptd.formats.sorted_table import write_table
-from ckptd.formats.versions import CONSUMER
+from ckptd.formats.messages import BundleHeader
 
 _DTYPES: Final = {
     number: np.dtype(code)
@@ -41,43 +39,6 @@ _DTYPES: Final = {
     }.items()
 }
 """TensorFlow's data types that numpy has too: the dtype as a little-endian shard stores it."""
-
-_DATA_TYPES: Final = {dtype: number for number, dtype in _DTYPES.items()}
-
-
-def encode_bundle(tensors: Mapping[str, npt.NDArray[Any]]) -> tuple[bytes, bytes]:
-    """Return the index and the one shard of a bundle of `tensors`, as TensorFlow's Saver writes it.
-
-    The tensors lie in the shard in order of their names. Raises `TypeError` for a dtype that is
-    not a number of 8 to 128 bits, and `ValueError` for an empty name, or for no tensors at all:
-    TensorFlow stores no such bundle.
-    """
-    if not tensors:
-        raise ValueError("a bundle holds at least one tensor, got none")
-    header = BundleHeader(num_shards=1, version={"producer": CONSUMER})
-    rows = [(b"", header.SerializeToString())]
-    parts = []
-    offset = 0
-    for key, name in sorted((name.encode(), name) for name in tensors):
-        if not key:
-            raise ValueError("a tensor has an empty name; that is the key of the bundle's header")
-        array = np.asarray(tensors[name])
-        dtype = array.dtype.newbyteorder("<")
-        if dtype not in _DATA_TYPES:
-            raise TypeError(f"tensor {name!r}: a bundle cannot hold dtype {array.dtype}")
-        part = array.astype(dtype, copy=False).tobytes()
-        # Set even for a scalar, whose shape is present and empty.
-        entry = BundleEntry(
-            dtype=_DATA_TYPES[dtype],
-            shape={"dim": [{"size": size} for size in array.shape]},
-            offset=offset,
-            size=len(part),
-            crc32c=masked_crc32c(part),
-        )
-        rows.append((key, entry.SerializeToString()))
-        parts.append(part)
-        offset += len(part)
-    return write_table(rows), b"".join(parts)
 
 
 def read_tensors(index: bytes, shards: Callable[[int], bytes]) -> dict[str, npt.NDArray[Any]]:

@@ -10,8 +10,8 @@ import numpy as np
 import psutil
 import pytest
 
+from ckptd.formats.bundle_writer import encode_bundle
 from ckptd.formats.state_file import StateFile, format_state_file
-from ckptd.formats.tensor_bundle import encode_bundle
 
 INDEX, DATA = encode_bundle({"w": np.arange(64.0)})
 

@@ -19,8 +19,8 @@ from builders import HOUR, at
 from click.testing import CliRunner
 
 from ckptd.cli import main
+from ckptd.formats.bundle_writer import encode_bundle
 from ckptd.formats.state_file import StateFile, format_state_file
-from ckptd.formats.tensor_bundle import encode_bundle
 
 
 class ModelDirectory:

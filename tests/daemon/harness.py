@@ -18,8 +18,8 @@ from ckptd.daemon.instance import Instance
 from ckptd.daemon.log import Log
 from ckptd.daemon.notify import Notifier
 from ckptd.daemon.service import Service, run_daemon
+from ckptd.formats.bundle_writer import encode_bundle
 from ckptd.formats.state_file import StateFile, format_state_file
-from ckptd.formats.tensor_bundle import encode_bundle
 from ckptd.protocol.control import Verb
 from ckptd.protocol.conversation import ask
 from ckptd.retention.policy import Policy

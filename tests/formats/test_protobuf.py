@@ -15,7 +15,8 @@ from ckptd.errors import CorruptIndexError, CorruptStateFileError
 from ckptd.formats.sorted_table import write_table
 from ckptd.formats.state_file import StateFile, format_state_file, parse_state_file
 from ckptd.formats.bundle_index import read_promise
-from ckptd.formats.tensor_bundle import encode_bundle, read_tensors
+from ckptd.formats.bundle_writer import encode_bundle
+from ckptd.formats.tensor_bundle import read_tensors
 from ckptd.formats.v1_table import read_v1_promise
 
 index, data = encode_bundle({"a": np.float32([1, 2]), "scalar": np.int64(3)})

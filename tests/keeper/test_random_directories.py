@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from keeper.trainer import GRAPH, Clock, Trainer, complete_in, is_complete, keeper_of, names_in
 from storage.memory_directory import MemoryDirectory
 
-from ckptd.formats.tensor_bundle import encode_bundle
+from ckptd.formats.bundle_writer import encode_bundle
 from ckptd.keeper.keeper import Keeper
 from ckptd.retention.candidate import Outcome
 from ckptd.retention.policy import Policy, Trash

@@ -6,8 +6,8 @@ import numpy as np
 
 from ckptd.errors import CkptdError
 from ckptd.formats.bundle_index import read_promise
+from ckptd.formats.bundle_writer import encode_bundle
 from ckptd.formats.state_file import StateFile, format_state_file, parse_state_file
-from ckptd.formats.tensor_bundle import encode_bundle
 from ckptd.keeper.keeper import Keeper
 from ckptd.retention.policy import Policy
 from ckptd.storage.directory import Directory
