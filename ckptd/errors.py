@@ -18,6 +18,7 @@
     |-- NoDaemonError               exit 10
     |-- NoSuchCheckpointError       exit 13
     |-- NoSuchTensorError                    the checkpoint or graph has no tensor of that name
+    |-- RestoreError                         variables that a checkpoint cannot fill; .report
     |-- MissingLibraryError                  an optional library is needed; says which extra has it
     `-- StalePlanError                       the directory is no longer what the plan saw
 
@@ -74,8 +75,8 @@ class CorruptIndexError(FormatError):
 class CorruptTensorError(FormatError):
     """A tensor's data is not what the checkpoint promises.
 
-    `tensor` is its name, `file` the bare name of the file or the shard's number in words, `offset`
-    the first byte of the tensor's data in it, where that is known.
+    `tensor` is its name, `file` the file's name or path or the shard's number in words, `offset` the
+    first byte of the tensor's data in it, where that is known.
     """
 
     def __init__(
@@ -157,8 +158,21 @@ class NoSuchCheckpointError(CkptdError):
     exit_status = 13
 
 
-class NoSuchTensorError(CkptdError):
-    """No tensor, variable or operation has that name; the text names what comes near."""
+class NoSuchTensorError(CkptdError, KeyError):
+    """No tensor, variable or operation has that name; the text names what comes near.
+
+    A `KeyError` too, for readers are mappings; unlike that one it shows its text as it is.
+    """
+
+    __str__ = Exception.__str__
+
+
+class RestoreError(CkptdError):
+    """Some variables cannot be filled from a checkpoint; `report` has what became of each."""
+
+    def __init__(self, text: str, report: object) -> None:
+        self.report = report
+        super().__init__(text)
 
 
 class MissingLibraryError(CkptdError):

@@ -74,8 +74,8 @@ def data_type_of(dtype: npt.DTypeLike, where: str) -> DataType:
     if wanted.kind in "OSU":
         return STRING
     found = _by_dtype().get(wanted.newbyteorder("="))
-    if found is None and wanted.kind == "V":
-        found = BY_NAME.get(wanted.name)  # a dtype of ml_dtypes; numpy sees raw bytes
+    if found is None:
+        found = BY_NAME.get(wanted.name)  # a dtype of ml_dtypes, whose kind says little
     if found is None:
         raise TypeError(f"{where}: a checkpoint cannot hold dtype {wanted}")
     return found

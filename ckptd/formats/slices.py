@@ -10,7 +10,11 @@ A dimension taken whole has start 0 and length -1. Slices whose extents are spel
 have different keys, even where they mean the same part.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
+
+from ckptd.errors import FormatError
+from ckptd.formats.regions import Extent, Region, is_inside, written
 
 _WHOLE: Final = (0, -1)
 
@@ -22,11 +26,40 @@ def slice_key(name: bytes, tensor_slice: Any) -> bytes:
     >>> slice_key(b"w", TensorSlice(extent=[{"start": 0, "length": 1}, {}])).hex(" ")
     '00 77 00 01 01 02 80 81 80 7f'
     """
-    key = encode_number(0) + encode_string(name) + encode_number(len(tensor_slice.extent))
-    for extent in tensor_slice.extent:
-        start, length = (extent.start, extent.length) if extent.WhichOneof("has_length") else _WHOLE
-        key += encode_signed(start) + encode_signed(length)
-    return key
+    return key_start(name) + key_end(tensor_slice)
+
+
+def key_start(name: bytes) -> bytes:
+    """Return what the keys of all slices of `name` begin with, and no other slice's key does."""
+    return encode_number(0) + encode_string(name)
+
+
+def key_end(tensor_slice: Any) -> bytes:
+    """Return what follows `key_start` in the key of one slice (a `TensorSlice`)."""
+    numbers = [number for extent in tensor_slice.extent for number in _spelled(extent)]
+    return encode_number(len(numbers) // 2) + b"".join(map(encode_signed, numbers))
+
+
+def region_of(tensor_slice: Any, shape: Sequence[int]) -> Region:
+    """Return the part of a tensor of that shape that a `TensorSlice` means.
+
+    Raises `FormatError` with what is wrong where there is no such part.
+    """
+    if len(tensor_slice.extent) != len(shape):
+        raise FormatError(
+            f"a slice has {len(tensor_slice.extent)} dimensions, the tensor has {len(shape)}"
+        )
+    extents = [
+        (0, size) if spelled == _WHOLE else spelled
+        for spelled, size in zip(map(_spelled, tensor_slice.extent), shape, strict=True)
+    ]
+    if not is_inside(region := tuple(Extent(*extent) for extent in extents), shape):
+        raise FormatError(f"slice {written(region, shape)} is not inside its shape {list(shape)}")
+    return region
+
+
+def _spelled(extent: Any) -> tuple[int, int]:
+    return (extent.start, extent.length) if extent.WhichOneof("has_length") else _WHOLE
 
 
 def encode_number(value: int) -> bytes:

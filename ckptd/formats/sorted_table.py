@@ -14,15 +14,17 @@ restart point it takes none. Keys are in strictly increasing order of their byte
 index block holds the handle of one data block under a separator: a key not below the last of that
 block and below the first of the next. The metaindex block is empty.
 
-Readers take blocks of any size. TensorFlow's writer, which this one equals byte for byte, never
-compresses, ends a block at 256 KiB, and restarts every 16 rows, in the index block at every row.
+Readers take blocks of any size, restarts at any interval, and blocks compressed with snappy, for
+which they need a library (`ckptd[snappy]`). TensorFlow's writer, which this one equals byte for
+byte, never compresses, ends a block at 256 KiB, and restarts every 16 rows, in the index block at
+every row.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple, TypeAlias
 
-from ckptd.errors import CorruptIndexError
-from ckptd.formats.checksum import masked_crc32c
+from ckptd.errors import CorruptIndexError, MissingLibraryError
+from ckptd.formats.checksum import BytesLike, masked_crc32c
 
 Row: TypeAlias = tuple[bytes, bytes]
 """Key and value."""
@@ -34,8 +36,10 @@ _TRAILER_SIZE: Final = 5
 _PLAIN: Final = 0
 _SNAPPY: Final = 1
 
-_BLOCK_SIZE: Final = 256 << 10
-_RESTART_INTERVAL: Final = 16
+BLOCK_SIZE: Final = 256 << 10
+"""Bytes from which on TensorFlow's writer ends a data block."""
+RESTART_INTERVAL: Final = 16
+"""Rows from one restart point of a data block to the next, as TensorFlow's writer sets them."""
 
 _LARGEST_PARTIAL_READ: Final = 64 << 20
 """Bytes of one block that `read_first_block` takes into memory: a hundred times what is usual."""
@@ -44,38 +48,78 @@ _SHARED_LIMIT: Final = 64
 """How many times its own size a block may unfold to by shared keys; a writer that restarts every
 16 rows cannot pass 16. Without a bound a few megabytes could be made to fill any memory."""
 
+_SNAPPY_COPY: Final = 64
+_SNAPPY_COPY_TAG: Final = 3
+"""The best that snappy can do: a tag of 3 bytes that copies 64 bytes from before. No block unfolds
+to more than 64/3 times its size, so that a length beyond it is wrong before anything is unfolded."""
+
 _VARINT32: Final = 5
 _VARINT64: Final = 10
 
 
-class _Handle(NamedTuple):
+class Handle(NamedTuple):
     """Where a block's contents lie, in bytes."""
 
     offset: int
     size: int
 
 
-def read_table(data: bytes) -> Iterator[Row]:
+class LostBlock(NamedTuple):
+    """A data block that cannot be read, and which rows were in it."""
+
+    problem: str
+    after: bytes | None
+    """Every key of it is above this one; None: it is the first block."""
+    up_to: bytes
+    """No key of it is above this one. Both are separators, which need not be keys themselves."""
+
+
+def read_table(
+    data: BytesLike, *, on_lost: Callable[[LostBlock], None] | None = None
+) -> Iterator[Row]:
     """Yield every row of the table `data`, in order of keys.
 
     Raises `CorruptIndexError` as soon as something is met that TensorFlow's writer would not have
-    written and its reader would not read: footer, any checksum, order of keys, truncation.
+    written and its reader would not read: footer, any checksum, order of keys, truncation. With
+    `on_lost`, a data block that is damaged is reported to it instead, and the blocks behind it are
+    still read; the footer, the metaindex block and the index block must be sound.
+
+    Raises `MissingLibraryError` for a block that is compressed if the library for it is missing.
     """
+    view = memoryview(data)
 
     def read(offset: int, size: int) -> bytes:
-        return data[offset : offset + size]
+        return bytes(view[offset : offset + size])
 
-    separator: bytes | None = None
-    for next_separator, handle in _read_index(read, len(data)):
-        where = f"data block at {handle.offset}"
-        rows = _rows(_read_block(read, handle, where), where)
-        if rows:
-            if separator is not None and rows[0][0] <= separator:
-                raise CorruptIndexError(f"{where}: keys out of order with the block before")
-            if rows[-1][0] > next_separator:
-                raise CorruptIndexError(f"{where}: keys out of order with the index block")
-        separator = next_separator
-        yield from rows
+    after: bytes | None = None
+    for up_to, handle in read_block_index(read, len(view)):
+        try:
+            rows = read_data_block(read, handle, after, up_to)
+        except CorruptIndexError as error:
+            if on_lost is None:
+                raise
+            on_lost(LostBlock(str(error), after, up_to))
+        else:
+            yield from rows
+        after = up_to
+
+
+def read_data_block(
+    read: Callable[[int, int], bytes], handle: Handle, after: bytes | None, up_to: bytes
+) -> list[Row]:
+    """Return the rows of one data block; their keys are above `after` and not above `up_to`.
+
+    `read(offset, size)` returns that many bytes of the file. Raises `CorruptIndexError` and
+    `MissingLibraryError` as `read_table` does.
+    """
+    where = f"data block at {handle.offset}"
+    rows = _read_rows(read, handle, where)
+    if rows:
+        if after is not None and rows[0][0] <= after:
+            raise CorruptIndexError(f"{where}: keys out of order with the block before")
+        if rows[-1][0] > up_to:
+            raise CorruptIndexError(f"{where}: keys out of order with the index block")
+    return rows
 
 
 def read_first_block(read: Callable[[int, int], bytes], size: int) -> list[Row]:
@@ -84,18 +128,22 @@ def read_first_block(read: Callable[[int, int], bytes], size: int) -> list[Row]:
     `read(offset, size)` returns that many bytes of the file. The footer, the index block and the
     metaindex block are checked as `read_table` does, and that every block lies in the file.
     """
-    index = _read_index(read, size, limit=_LARGEST_PARTIAL_READ)
+    index = read_block_index(read, size, limit=_LARGEST_PARTIAL_READ)
     if not index:
         return []
     handle = index[0][1]
     where = f"data block at {handle.offset}"
-    return _rows(_read_block(read, handle, where, limit=_LARGEST_PARTIAL_READ), where)
+    return _read_rows(read, handle, where, limit=_LARGEST_PARTIAL_READ)
 
 
-def _read_index(
+def read_block_index(
     read: Callable[[int, int], bytes], size: int, *, limit: int | None = None
-) -> list[tuple[bytes, _Handle]]:
-    """Return separator and handle of each data block, checked to lie in the file one by one."""
+) -> list[tuple[bytes, Handle]]:
+    """Return separator and handle of each data block, checked to lie in the file one by one.
+
+    `read(offset, size)` returns that many bytes of a file of `size` bytes. No key of a block is above
+    its separator, every key of the next one is. A block larger than `limit` is refused unread.
+    """
     if size < FOOTER_SIZE:
         raise CorruptIndexError(
             f"too short to be a table: {size} bytes, a footer alone takes {FOOTER_SIZE}"
@@ -116,7 +164,7 @@ def _read_index(
 
     blocks = []
     end = 0
-    for separator, value in _rows(_read_block(read, index, where, limit=limit), where):
+    for separator, value in _read_rows(read, index, where, limit=limit):
         try:
             handle, _ = _parse_handle(value, 0)
         except ValueError:
@@ -129,7 +177,7 @@ def _read_index(
     return blocks
 
 
-def _require_inside(handle: _Handle, where: str, end: int) -> None:
+def _require_inside(handle: Handle, where: str, end: int) -> None:
     block_end = handle.offset + handle.size + _TRAILER_SIZE
     if block_end > end:
         raise CorruptIndexError(
@@ -137,13 +185,17 @@ def _require_inside(handle: _Handle, where: str, end: int) -> None:
         )
 
 
+def _read_rows(
+    read: Callable[[int, int], bytes], handle: Handle, where: str, *, limit: int | None = None
+) -> list[Row]:
+    contents = _read_block(read, handle, where, limit=limit)
+    return _rows(contents, where, allowance=_SHARED_LIMIT * handle.size)
+
+
 def _read_block(
-    read: Callable[[int, int], bytes], handle: _Handle, where: str, *, limit: int | None = None
+    read: Callable[[int, int], bytes], handle: Handle, where: str, *, limit: int | None
 ) -> bytes:
-    if limit is not None and handle.size > limit:
-        raise CorruptIndexError(
-            f"{where}: takes {handle.size} bytes, more than {limit} are not supported"
-        )
+    _require_below(limit, handle.size, where)
     block = read(handle.offset, handle.size + _TRAILER_SIZE)
     if len(block) < handle.size + _TRAILER_SIZE:
         raise CorruptIndexError(f"{where}: truncated: {len(block)} bytes are left of it")
@@ -152,18 +204,49 @@ def _read_block(
         raise CorruptIndexError(f"{where}: checksum does not match")
     kind = block[handle.size]
     if kind == _SNAPPY:
-        raise CorruptIndexError(f"{where}: compressed with snappy, not supported yet")
+        return _unfold(block[: handle.size], where, limit)
     if kind != _PLAIN:
         raise CorruptIndexError(f"{where}: compressed in an unknown way: type {kind}")
     return block[: handle.size]
 
 
-def _rows(contents: bytes, where: str) -> list[Row]:
+def _require_below(limit: int | None, size: int, where: str) -> None:
+    if limit is not None and size > limit:
+        raise CorruptIndexError(f"{where}: takes {size} bytes, more than {limit} are not supported")
+
+
+def _unfold(compressed: bytes, where: str, limit: int | None) -> bytes:
+    """Return what snappy made `compressed` of: the length as varint32, then tags."""
+    try:
+        size, _ = _parse_varint(compressed, 0, _VARINT32)
+    except ValueError:
+        raise CorruptIndexError(f"{where}: compressed with snappy: no length") from None
+    most = len(compressed) * _SNAPPY_COPY // _SNAPPY_COPY_TAG
+    if size > most:
+        raise CorruptIndexError(
+            f"{where}: compressed with snappy: {len(compressed)} bytes cannot unfold to {size}"
+        )
+    _require_below(limit, size, where)
+    try:
+        import cramjam  # noqa: PLC0415 (optional; nearly no table is compressed)
+    except ImportError:
+        raise MissingLibraryError(
+            f"{where}: compressed with snappy; to read it: pip install 'ckptd[snappy]'"
+        ) from None
+    try:
+        contents = bytes(cramjam.snappy.decompress_raw(compressed))
+    except cramjam.DecompressionError as error:
+        reason = str(error).removeprefix("snappy: ")
+        raise CorruptIndexError(f"{where}: compressed with snappy: {reason}") from None
+    return contents
+
+
+def _rows(contents: bytes, where: str, *, allowance: int) -> list[Row]:
+    """Return the rows of a block; its keys may share `allowance` bytes with those before them."""
     restarts = int.from_bytes(contents[-4:], "little")
     end = len(contents) - 4 - 4 * restarts
     if restarts == 0 or end < 0:
         raise CorruptIndexError(f"{where}: restart points do not parse")
-    allowance = _SHARED_LIMIT * len(contents)
     rows: list[Row] = []
     append = rows.append
     previous = b""
@@ -196,10 +279,10 @@ def _rows(contents: bytes, where: str) -> list[Row]:
     return rows
 
 
-def _parse_handle(data: bytes, position: int) -> tuple[_Handle, int]:
+def _parse_handle(data: bytes, position: int) -> tuple[Handle, int]:
     offset, position = _parse_varint(data, position, _VARINT64)
     size, position = _parse_varint(data, position, _VARINT64)
-    return _Handle(offset, size), position
+    return Handle(offset, size), position
 
 
 def _parse_varint(data: bytes, position: int, longest: int) -> tuple[int, int]:
@@ -212,33 +295,39 @@ def _parse_varint(data: bytes, position: int, longest: int) -> tuple[int, int]:
     raise ValueError("not a varint")
 
 
-def write_table(rows: Iterable[Row]) -> bytes:
-    """Return the table of `rows`, byte for byte TensorFlow's.
+def write_table(
+    rows: Iterable[Row], *, block_size: int = BLOCK_SIZE, restart_interval: int = RESTART_INTERVAL
+) -> bytes:
+    """Return the table of `rows`; with the defaults, byte for byte TensorFlow's.
 
-    Raises `ValueError` unless the keys of `rows` are in strictly increasing order.
+    A data block ends once it takes `block_size` bytes, or before a row of twice that size; it has a
+    restart point every `restart_interval` rows. Raises `ValueError` unless the keys of `rows` are in
+    strictly increasing order.
     """
+    if block_size < 1 or restart_interval < 1:
+        raise ValueError(f"block size {block_size}, restart interval {restart_interval}: below 1")
     table = bytearray()
-    data = _Block(_RESTART_INTERVAL)
+    data = _Block(restart_interval)
     index = _Block(1)
     previous: bytes | None = None
-    pending: _Handle | None = None  # a block that waits for the next key, to choose its separator
+    pending: Handle | None = None  # a block that waits for the next key, to choose its separator
 
     for key, value in rows:
         if previous is not None and key <= previous:
             raise ValueError(f"rows out of order: {key!r} after {previous!r}")
-        if data and len(key) + len(value) >= 2 * _BLOCK_SIZE:
+        if data and len(key) + len(value) >= 2 * block_size:
             pending = _append_block(table, data.finish())
         if previous is not None and pending is not None:
             index.add(_separator(previous, key), _handle_bytes(pending))
             pending = None
         data.add(key, value)
         previous = key
-        if data.size >= _BLOCK_SIZE:
+        if data.size >= block_size:
             pending = _append_block(table, data.finish())
 
     if data:
         pending = _append_block(table, data.finish())
-    metaindex = _append_block(table, _Block(_RESTART_INTERVAL).finish())
+    metaindex = _append_block(table, _Block(restart_interval).finish())
     if previous is not None and pending is not None:
         index.add(_successor(previous), _handle_bytes(pending))
     footer = _handle_bytes(metaindex) + _handle_bytes(_append_block(table, index.finish()))
@@ -288,8 +377,8 @@ class _Block:
         return contents
 
 
-def _append_block(table: bytearray, contents: bytes) -> _Handle:
-    handle = _Handle(len(table), len(contents))
+def _append_block(table: bytearray, contents: bytes) -> Handle:
+    handle = Handle(len(table), len(contents))
     kind = bytes([_PLAIN])
     table += contents + kind + masked_crc32c(contents, kind).to_bytes(4, "little")
     return handle
@@ -314,12 +403,12 @@ def _successor(last: bytes) -> bytes:
 def _shared(one: bytes, other: bytes) -> int:
     """Return how many bytes `one` and `other` begin with in common."""
     length = min(len(one), len(other))
-    if one[:length] == other[:length]:
-        return length
-    return next(at for at in range(length) if one[at] != other[at])
+    # As numbers: what they differ in has as many bytes as are left from the first that differs.
+    differ = int.from_bytes(one[:length], "big") ^ int.from_bytes(other[:length], "big")
+    return length - (differ.bit_length() + 7) // 8
 
 
-def _handle_bytes(handle: _Handle) -> bytes:
+def _handle_bytes(handle: Handle) -> bytes:
     return _varint(handle.offset) + _varint(handle.size)
 
 

@@ -1,94 +1,290 @@
-"""The tensor bundle (V2): an index and the data files, or shards, that it describes.
+"""The tensor bundle (V2): an index and the data files, or shards, that it describes, read when asked.
 
 The index is `ckptd.formats.bundle_index`'s. A shard holds the tensors' bytes in C order; nothing says
-that they touch, or that the file ends with the last of them. Checksums are those of the bytes as
-stored, masked.
+that they touch, or that the file ends with the last of them. Strings and variants are
+`ckptd.formats.string_tensor`'s. Checksums are those of the bytes as stored, masked.
+
+A bundle may be damaged in parts: what is wrong with one tensor is said when that one is read, and
+the others are not the worse for it.
 """
 
-import math
+import difflib
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from itertools import islice
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
-from ckptd.errors import CorruptIndexError, FormatError
-from ckptd.formats.bundle_index import read_index, row_name
-from ckptd.formats.checksum import masked_crc32c
-from ckptd.formats.dtypes import data_type
-from ckptd.formats.messages import BundleHeader
+from ckptd.errors import CorruptTensorError, FormatError, NoSuchTensorError, printable
+from ckptd.formats.arrays import Array, numpy_dtype
+from ckptd.formats.bundle_index import Entry, Kind, Part, key_of, name_of, parse_index
+from ckptd.formats.checksum import BytesLike, masked_crc32c
+from ckptd.formats.collection import collection_paused
+from ckptd.formats.dtypes import STRING
+from ckptd.formats.regions import Region, elements_in, find_flaw, is_inside, meet, whole
+from ckptd.formats.stitching import flaw_text, part_of, stitch
+from ckptd.formats.string_tensor import (
+    decode_strings,
+    decode_variants,
+    stored_crc32c_of_strings,
+    stored_crc32c_of_variants,
+)
+from ckptd.formats.tensors import StoredTensor
 
-_DTYPES: Final = {
-    number: np.dtype(code)
-    for number, code in {
-        1: "<f4",
-        2: "<f8",
-        3: "<i4",
-        4: "u1",
-        5: "<i2",
-        6: "i1",
-        8: "<c8",
-        9: "<i8",
-        10: "?",
-        17: "<u2",
-        18: "<c16",
-        19: "<f2",
-        22: "<u4",
-        23: "<u8",
-    }.items()
-}
-"""TensorFlow's data types that numpy has too: the dtype as a little-endian shard stores it."""
+_BYTES_PER_ROW: Final = 64
+"""What a row of an index takes, about."""
+
+_COMPARED: Final = 1000
+"""Names that a misspelt one is compared with: more would take seconds."""
 
 
-def read_tensors(index: bytes, shards: Callable[[int], bytes]) -> dict[str, npt.NDArray[Any]]:
-    """Return every tensor of a bundle by name, each as an array of its own.
+class Bundle:
+    """A tensor bundle open for reading: a `TensorSource`."""
 
-    `shards(shard_id)` returns the whole of one data file; it is asked once for each shard in use.
-    Raises `CorruptIndexError` for what is wrong with the index, and `FormatError` where a shard
-    is not what the index promises, or holds what numpy has no dtype for. Partitioned tensors are
-    not supported yet.
-    """
-    header, entries = read_index(index)
-    files: dict[int, memoryview] = {}
-    tensors = {}
-    for key, entry in entries:
-        where = f"tensor {row_name(key)}"
-        if entry.slices or key.startswith(b"\0"):
-            raise FormatError(f"{where}: stored in slices, not supported yet")
-        try:
-            name = key.decode()
-        except UnicodeDecodeError:
-            raise FormatError(f"{where}: its name is not UTF-8") from None
-        dtype, shape = _array_type(entry, where)
-        if entry.shard_id not in files:
-            files[entry.shard_id] = memoryview(shards(entry.shard_id))
-        shard = files[entry.shard_id]
-        end = entry.offset + entry.size
-        if end > len(shard):
-            raise FormatError(
-                f"{where}: ends at byte {end} of shard {entry.shard_id}, "
-                f"which has {len(shard)} bytes"
-            )
-        data = shard[entry.offset : end]
-        if masked_crc32c(data) != entry.crc32c:
-            raise FormatError(f"{where}: checksum of its data does not match")
-        stored = dtype.newbyteorder(">") if header.endianness == BundleHeader.BIG else dtype
-        native = dtype.newbyteorder("=")
-        tensors[name] = np.frombuffer(data, stored).astype(native).reshape(shape)
-    return tensors
+    def __init__(
+        self,
+        index: BytesLike,
+        shard: Callable[[int], BytesLike],
+        *,
+        salvage: bool = False,
+        num_shards: int | None = None,
+    ) -> None:
+        """Read the index. `shard(n)` returns data file n, mapped; it is asked once, when first needed.
 
+        Raises `CorruptIndexError` for what makes the whole index unusable, `MissingLibraryError` if
+        it is compressed and the library for that is missing. With `salvage`, damaged blocks of
+        the index are passed over: `lost` says which. `num_shards` is what the names of the data
+        files say, for an index that has lost its header.
+        """
+        with collection_paused(len(index) // _BYTES_PER_ROW):
+            self._index = parse_index(index, salvage=salvage, num_shards=num_shards)
+        self._shard = shard
+        self._opened: dict[int, memoryview] = {}
 
-def _array_type(entry: Any, where: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    dtype = _DTYPES.get(entry.dtype)
-    if dtype is None:
-        raise FormatError(f"{where}: {data_type(entry.dtype).enum_name} is not supported yet")
-    shape = tuple(dim.size for dim in entry.shape.dim)
-    if entry.shape.unknown_rank or any(size < 0 for size in shape):
-        raise CorruptIndexError(f"{where}: its shape is not known")
-    expected = math.prod(shape) * dtype.itemsize
-    if entry.size != expected or max(shape, default=0) > sys.maxsize:
-        raise CorruptIndexError(
-            f"{where}: stored in {entry.size} bytes, its type and shape take {expected}"
+    @cached_property
+    def tensors(self) -> Mapping[str, StoredTensor]:
+        """Every tensor whose row is sound, by name, in order of the names' bytes.
+
+        A partitioned tensor is one of them, its slices are not.
+        """
+        names: dict[str, StoredTensor] = {}
+        shards: dict[int, tuple[int]] = {}
+        entries = self._index.entries
+        with collection_paused(len(entries)):
+            for key, (kind, number, _, size, _, slices) in entries.items():
+                name = key.decode("utf-8", "surrogateescape")
+                if slices:
+                    names[name] = _partitioned(name, kind, self._index.parts[key])
+                else:
+                    there = shards.setdefault(number, (number,))
+                    names[name] = StoredTensor(name, kind.data_type, kind.shape, size, there)
+        return MappingProxyType(names)
+
+    @property
+    def num_shards(self) -> int:
+        """How many data files the checkpoint's names are made for."""
+        return self._index.num_shards
+
+    @property
+    def big_endian(self) -> bool:
+        """Whether a machine of that byte order wrote it."""
+        return self._index.big_endian
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """Sentences on what could not be read of the index, and which names were in it."""
+        return self._index.lost
+
+    @cached_property
+    def damaged(self) -> Mapping[str, CorruptTensorError]:
+        """Why a tensor cannot be read whole, by name, as far as the index alone tells.
+
+        Those with a wrong row are not among `tensors`; those with missing or ill-fitting slices are,
+        and can be read in the parts that are there. No data is looked at.
+        """
+        problems = dict(self._index.wrong)
+        for key, parts in self._index.parts.items():
+            kind = self._index.entries[key].kind
+            if problem := _problem_of(kind, parts, whole(kind.shape)):
+                problems[key] = problem
+        return MappingProxyType(
+            {
+                name_of(key): CorruptTensorError(name_of(key), problem)
+                for key, problem in sorted(problems.items())
+            }
         )
-    return dtype, shape
+
+    def read(self, name: str, *, region: Region | None = None, verify: bool = False) -> Array:
+        """Return a tensor, or the part `region` of it.
+
+        Numbers that are stored in one piece are a read-only array over the shard, in the byte order of
+        the bundle, and nothing is touched before it is used. What lies in several slices is put
+        together in a new array, from those that `region` meets. Strings and variants (serialized
+        `VariantTensorDataProto`) are arrays of `bytes`, always verified; of numbers, `verify` has
+        the stored checksums of all that is looked at checked first.
+
+        Raises `NoSuchTensorError` for a name that is not there, `CorruptTensorError` where the data
+        is not what the index promises or is of a type that cannot be read, what `shard` raises
+        where a file is missing, and `ValueError` for a region that is not inside the tensor.
+        """
+        key = key_of(name)
+        if key in self._index.wrong:
+            raise CorruptTensorError(name, self._index.wrong[key])
+        entry = self._index.entries.get(key)
+        if entry is None:
+            raise self._no_such_tensor(name)
+        shape = entry.kind.shape
+        if region is not None and not is_inside(region, shape):
+            raise ValueError(f"tensor {printable(name)!r} has no {region}: shape {list(shape)}")
+        if entry.slices:
+            wanted = whole(shape) if region is None else region
+            parts = self._index.parts[key]
+            return self._stitched(name, entry.kind, parts, wanted, verify=verify)
+        array = self._array(name, entry, verify=verify)
+        return array if region is None else part_of(array, region)
+
+    def _stitched(
+        self, name: str, kind: Kind, parts: Sequence[Part], wanted: Region, *, verify: bool
+    ) -> Array:
+        problem = _problem_of(kind, parts, wanted)
+        if problem:
+            raise CorruptTensorError(name, problem)
+        try:
+            dtype = numpy_dtype(kind.data_type)
+            if not elements_in(wanted):
+                return _numpy(np.empty, [extent.length for extent in wanted], dtype)
+            _numpy(np.empty, [0 for _ in wanted])  # is the rank too high?
+        except FormatError as error:
+            raise CorruptTensorError(name, str(error)) from None
+        meeting = [
+            part.entry
+            for part in parts
+            if part.entry is not None and meet(part.region, wanted) is not None
+        ]
+        self._require_bytes_of_their_own(name, meeting)
+
+        def read(n: int) -> Array:
+            entry = parts[n].entry
+            assert entry is not None  # `_problem_of` has looked
+            return self._array(name, entry, verify=verify)
+
+        return stitch(wanted, [part.region for part in parts], read, dtype)
+
+    def _require_bytes_of_their_own(self, name: str, entries: Iterable[Entry]) -> None:
+        """Refuse slices that share bytes: with them a small file could be made to fill any memory."""
+        taken: Counter[int] = Counter()
+        for entry in entries:
+            taken[entry.shard] += entry.size
+        for number, size in taken.items():
+            there = len(self._mapped(number))
+            if size > there:
+                problem = f"its slices take {size} bytes, the file has {there}"
+                raise CorruptTensorError(name, problem, file=self._file(number))
+
+    def _array(self, name: str, entry: Entry, *, verify: bool) -> Array:
+        """Return a tensor, or a slice, that is stored in one piece."""
+        kind, number, offset, size, stored, _ = entry
+        file = self._file(number)
+        data = memoryview(b"")
+        if size:
+            shard = self._mapped(number)
+            if offset + size > len(shard):
+                problem = f"ends at byte {offset + size} of the file, which has {len(shard)}"
+                raise CorruptTensorError(name, problem, file=file, offset=offset)
+            data = shard[offset : offset + size]
+        try:
+            dtype = numpy_dtype(kind.data_type)
+            if dtype.hasobject:
+                return self._objects(kind, data, stored)
+            if verify:
+                _require_checksum(stored, masked_crc32c(data))
+            return self._numbers(kind, data, dtype)
+        except FormatError as error:
+            raise CorruptTensorError(name, str(error), file=file, offset=offset) from None
+
+    def _objects(self, kind: Kind, data: memoryview, stored: int) -> Array:
+        count = kind.elements
+        if kind.data_type == STRING:
+            values = decode_strings(data, count, big_endian=self._index.big_endian)
+            found = stored_crc32c_of_strings(data, count, big_endian=self._index.big_endian)
+        elif self._index.big_endian:
+            raise FormatError("variants of a big-endian bundle cannot be read")
+        else:
+            values = decode_variants(data, count)
+            found = stored_crc32c_of_variants(data, count)
+        _require_checksum(stored, found)
+        array = np.empty(count, object)
+        array[:] = values
+        return _numpy(array.reshape, kind.shape)
+
+    def _numbers(self, kind: Kind, data: memoryview, dtype: np.dtype[Any]) -> Array:
+        order = "big" if self._index.big_endian else "little"
+        if dtype.itemsize == 1 or order == sys.byteorder:
+            return _numpy(np.ndarray, kind.shape, dtype, data)
+        if dtype.isbuiltin == 1:
+            return _numpy(np.ndarray, kind.shape, dtype.newbyteorder("S"), data)
+        # The dtypes of ml_dtypes have no other byte order.
+        bits = np.dtype(f"u{dtype.itemsize}")
+        swapped = _numpy(np.ndarray, kind.shape, bits.newbyteorder("S"), data)
+        return swapped.astype(bits).view(dtype)
+
+    def _mapped(self, number: int) -> memoryview:
+        shard = self._opened.get(number)
+        if shard is None:
+            shard = self._opened[number] = memoryview(self._shard(number)).toreadonly()
+        return shard
+
+    def _file(self, number: int) -> str:
+        return f"shard {number} of {self._index.num_shards}"
+
+    def _no_such_tensor(self, name: str) -> NoSuchTensorError:
+        near = difflib.get_close_matches(name, islice(self.tensors, _COMPARED), n=3)
+        hint = f"; is {' or '.join(repr(printable(one)) for one in near)} meant?" if near else ""
+        return NoSuchTensorError(f"no tensor {printable(name)!r} in the checkpoint{hint}")
+
+
+def _partitioned(name: str, kind: Kind, parts: Sequence[Part]) -> StoredTensor:
+    entries = [part.entry for part in parts if part.entry is not None]
+    return StoredTensor(
+        name,
+        kind.data_type,
+        kind.shape,
+        sum(entry.size for entry in entries),
+        tuple(sorted({entry.shard for entry in entries})),
+        tuple(part.region for part in parts),
+    )
+
+
+def _problem_of(kind: Kind, parts: Sequence[Part], wanted: Region) -> str:
+    """Return why `wanted` cannot be put together from slices, as far as the index tells; or nothing."""
+    for part in parts:
+        if part.entry is None and meet(part.region, wanted) is not None:
+            return part.problem
+    regions = [part.region for part in parts]
+    flaw = find_flaw(regions, wanted)
+    return "" if flaw is None else flaw_text(flaw, regions, kind.shape)
+
+
+def _require_checksum(stored: int, found: int) -> None:
+    if stored != found:
+        raise FormatError(
+            f"checksum of its data does not match: stored {stored:#010x}, calculated {found:#010x}"
+        )
+
+
+def _numpy(make: Callable[..., Array], *arguments: object) -> Array:
+    """Return the array that `make` makes; what numpy has no shape for is a `FormatError`."""
+    try:
+        return make(*arguments)
+    except ValueError as error:  # rank above 64, or empty and still too large
+        raise FormatError(f"numpy cannot hold its shape: {error}") from None
+
+
+def read_tensors(index: BytesLike, shard: Callable[[int], BytesLike]) -> dict[str, Array]:
+    """Return every tensor of a bundle by name, verified, each as an array of its own."""
+    bundle = Bundle(index, shard)
+    return {name: np.array(bundle.read(name, verify=True)) for name in bundle.tensors}

@@ -1,26 +1,16 @@
 """What every checkpoint's reader offers, whatever the file format: tensors by name, read when asked."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
 from ckptd.formats.arrays import Array
 from ckptd.formats.dtypes import DataType
+from ckptd.formats.regions import Extent, Region
+
+__all__ = ["Extent", "Region", "StoredTensor", "TensorSource"]
 
 
-class Extent(NamedTuple):
-    """A part of one dimension: elements `start` up to `start + length`, spelled out."""
-
-    start: int
-    length: int
-
-
-Region: TypeAlias = tuple[Extent, ...]
-"""A rectangular part of a tensor: an extent for each dimension."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredTensor:
+class StoredTensor(NamedTuple):
     """What a checkpoint says of one tensor, before its data is looked at."""
 
     name: str

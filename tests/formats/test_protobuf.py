@@ -16,13 +16,14 @@ from ckptd.formats.sorted_table import write_table
 from ckptd.formats.state_file import StateFile, format_state_file, parse_state_file
 from ckptd.formats.bundle_index import read_promise
 from ckptd.formats.bundle_writer import encode_bundle
-from ckptd.formats.tensor_bundle import read_tensors
+from ckptd.formats.tensor_bundle import Bundle
 from ckptd.formats.v1_table import read_v1_promise
 
 index, data = encode_bundle({"a": np.float32([1, 2]), "scalar": np.int64(3)})
 print(index.hex())
 print(read_promise(index))
-print(read_tensors(index, lambda _: data))
+bundle = Bundle(index, lambda _: data)
+print(bundle.tensors, [bundle.read(name, verify=True) for name in bundle.tensors])
 
 state = StateFile(model_checkpoint_path="größe", last_preserved_timestamp=0.5)
 print(format_state_file(state))

@@ -4,8 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptd.formats.messages import BundleEntry
-from ckptd.formats.slices import encode_number, encode_signed, encode_string, slice_key
+from ckptd.errors import FormatError
+from ckptd.formats.messages import BundleEntry, TensorSlice
+from ckptd.formats.regions import Extent
+from ckptd.formats.slices import (
+    encode_number,
+    encode_signed,
+    encode_string,
+    key_end,
+    key_start,
+    region_of,
+    slice_key,
+)
 from ckptd.formats.sorted_table import read_table
 
 int64 = st.integers(-(2**63), 2**63 - 1)
@@ -64,6 +74,42 @@ def test_strings(value, encoded):
 )
 def test_numbers(value, encoded):
     assert encode_number(value).hex() == encoded
+
+
+@given(st.binary(), st.binary())
+def test_keys_of_slices_begin_as_those_of_no_other_tensor(name, other):
+    part = TensorSlice(extent=[{}])
+
+    assert slice_key(name, part) == key_start(name) + key_end(part)
+    assert slice_key(other, part).startswith(key_start(name)) == (name == other)
+
+
+@pytest.mark.parametrize(
+    ("extents", "region"),
+    [
+        ([{}, {}], (Extent(0, 4), Extent(0, 3))),
+        ([{"start": 1, "length": 2}, {"length": 3}], (Extent(1, 2), Extent(0, 3))),
+        ([{"length": -1}, {"start": 5}], (Extent(0, 4), Extent(0, 3))),
+        ([{"start": 4, "length": 0}, {}], (Extent(4, 0), Extent(0, 3))),
+    ],
+)
+def test_the_region_of_a_slice(extents, region):
+    assert region_of(TensorSlice(extent=extents), [4, 3]) == region
+
+
+@pytest.mark.parametrize(
+    ("extents", "reason"),
+    [
+        ([{}], "a slice has 1 dimensions, the tensor has 2"),
+        ([{"start": 3, "length": 2}, {}], r"slice 3,2:- is not inside its shape \[4, 3\]"),
+        ([{"start": -1, "length": 2}, {}], "slice -1,2:- is not inside"),
+        ([{"length": -2}, {}], "slice 0,-2:- is not inside"),
+        ([{"start": 2**63 - 1, "length": 2**63 - 1}, {}], "is not inside"),
+    ],
+)
+def test_slices_that_the_tensor_does_not_have(extents, reason):
+    with pytest.raises(FormatError, match=reason):
+        region_of(TensorSlice(extent=extents), [4, 3])
 
 
 @pytest.mark.tensorflow

@@ -1,14 +1,16 @@
 """The sorted table is TensorFlow's, byte for byte, and each corruption is named."""
 
 import contextlib
+import sys
 
+import cramjam
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptd.errors import CorruptIndexError
+from ckptd.errors import CorruptIndexError, MissingLibraryError
 from ckptd.formats.checksum import masked_crc32c
-from ckptd.formats.sorted_table import read_first_block, read_table, write_table
+from ckptd.formats.sorted_table import LostBlock, read_first_block, read_table, write_table
 
 KIB = 1024
 ROWS = [(b"", b"header"), (b"kernel/1", b"one"), (b"kernel/12", b"two"), (b"zero", b"")]
@@ -100,6 +102,27 @@ def test_rows_out_of_order_are_not_written(rows):
         write_table(rows)
 
 
+@given(tables, st.integers(1, 400), st.integers(1, 20))
+def test_blocks_of_any_size_and_restarts_at_any_interval_are_read(rows, block_size, interval):
+    built = write_table(rows, block_size=block_size, restart_interval=interval)
+
+    assert list(read_table(built)) == rows
+    assert list(read_table(memoryview(built))) == rows
+
+
+def test_smaller_blocks_and_more_restarts_take_more_room():
+    rows = [(b"key/%04d" % n, b"") for n in range(1000)]
+
+    assert len(write_table(rows, block_size=1000)) > len(write_table(rows))
+    assert len(write_table(rows, restart_interval=1)) > len(write_table(rows))
+
+
+@pytest.mark.parametrize("sizes", [{"block_size": 0}, {"restart_interval": 0}])
+def test_sizes_below_one_are_refused(sizes):
+    with pytest.raises(ValueError, match="below 1"):
+        write_table([], **sizes)
+
+
 def flipped(data, position):
     return data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]
 
@@ -118,7 +141,14 @@ CORRUPTIONS = [
     (table(b""), "data block at 0: restart points do not parse"),
     (table(bytes(8)), "data block at 0: restart points do not parse"),
     (table(b"\0\0\0\0\xff\0\0\0"), "data block at 0: restart points do not parse"),
-    (table(ONE_RESTART, kind=1), "data block at 0: compressed with snappy, not supported yet"),
+    (table(b"", kind=1), "data block at 0: compressed with snappy: no length"),
+    (table(b"\xff" * 9, kind=1), "data block at 0: compressed with snappy: no length"),
+    (
+        table(varint(2**31) + bytes(100), kind=1),
+        "data block at 0: compressed with snappy: 105 bytes cannot unfold to 2147483648",
+    ),
+    (table(varint(9) + b"\xff", kind=1), "data block at 0: compressed with snappy: corrupt input"),
+    (table(varint(0), kind=1), "data block at 0: restart points do not parse"),
     (table(ONE_RESTART, kind=7), "data block at 0: compressed in an unknown way: type 7"),
     (table(b"\0\x09\0a" + ONE_RESTART), "data block at 0: row 0 does not parse"),
     (table(b"\0\0\x7f" + ONE_RESTART), "data block at 0: row 0 does not parse"),
@@ -177,9 +207,110 @@ def test_a_block_cannot_unfold_to_more_than_memory_holds():
         list(read_table(table(b"".join(rows) + ONE_RESTART, separators=[b"y"])))
 
 
+def compressed(rows, **sizes):
+    """The table that a writer with snappy would make of `rows`: every block of it compressed."""
+    plain = write_table(rows, **sizes)
+    footer = plain[-48:]
+    built = b""
+    moved = {}
+
+    def handle(data):
+        offset, data = unvarint(data)
+        size, data = unvarint(data)
+        return offset, size, data
+
+    def move(offset, contents):
+        nonlocal built
+        packed = bytes(cramjam.snappy.compress_raw(contents))
+        moved[offset] = varint(len(built)) + varint(len(packed))
+        built += block(packed, kind=1)
+
+    metaindex, size, rest = handle(footer)
+    index, index_size, _ = handle(rest)
+    separators = []
+    restarts = int.from_bytes(plain[index + index_size - 4 : index + index_size], "little")
+    data = plain[index : index + index_size - 4 - 4 * restarts]
+    while data:
+        _, data = unvarint(data)
+        key_size, data = unvarint(data)
+        value_size, data = unvarint(data)
+        at, length, _ = handle(data[key_size:])
+        separators.append((data[:key_size], at))
+        move(at, plain[at : at + length])
+        data = data[key_size + value_size :]
+    move(metaindex, plain[metaindex : metaindex + size])
+    contents = b"".join(row(key, moved[at]) for key, at in separators) + ONE_RESTART
+    move(index, contents)
+    return built + (moved[metaindex] + moved[index]).ljust(40, b"\0") + MAGIC
+
+
+def unvarint(data):
+    value = 0
+    for n, byte in enumerate(data):
+        value |= (byte % 128) << (7 * n)
+        if byte < 128:
+            return value, data[n + 1 :]
+    raise AssertionError
+
+
+@given(tables, st.integers(1, 1000))
+def test_compressed_blocks_are_read(rows, block_size):
+    assert list(read_table(compressed(rows, block_size=block_size))) == rows
+
+
+def test_a_block_that_snappy_packs_as_tightly_as_it_can_is_read():
+    rows = [(b"a", bytes(10_000_000))]
+    built = compressed(rows)
+
+    assert len(built) < 10_000_000 / 21
+    assert list(read_table(built)) == rows
+
+
+def test_what_is_compressed_is_not_read_without_the_library(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cramjam", None)
+
+    with pytest.raises(
+        MissingLibraryError,
+        match=r"index block at \d+: compressed with snappy; to read it: pip install 'ckptd\[snappy\]'",
+    ):
+        list(read_table(compressed(ROWS)))
+    assert list(read_table(write_table(ROWS))) == ROWS
+
+
+def test_a_first_block_that_unfolds_beyond_measure_is_refused():
+    built = table(varint(80 << 20) + bytes(5 << 20), kind=1)
+
+    with pytest.raises(CorruptIndexError, match="takes 83886080 bytes, more than 67108864 are not"):
+        read_first_block(lambda offset, size: built[offset : offset + size], len(built))
+
+
+def test_blocks_behind_a_damaged_one_are_read_if_that_is_wished():
+    rows = [(b"%02d" % n, bytes(100)) for n in range(40)]
+    built = write_table(rows, block_size=1000)
+    blocks = [rows[n : n + 10] for n in range(0, 40, 10)]  # a row takes about 105 bytes
+    lost: list[LostBlock] = []
+
+    left = list(read_table(flipped(built, 1500), on_lost=lost.append))
+
+    assert left == [*blocks[0], *blocks[2], *blocks[3]]
+    assert lost == [LostBlock("data block at 1054: checksum does not match", b"09", b"19")]
+    with pytest.raises(CorruptIndexError, match="data block at 1054: checksum"):
+        list(read_table(flipped(built, 1500)))
+
+
+def test_all_blocks_may_be_damaged_but_not_the_way_to_them():
+    lost: list[LostBlock] = []
+    assert list(read_table(flipped(WRITTEN, 1), on_lost=lost.append)) == []
+    assert [(block.after, block.up_to) for block in lost] == [(None, b"{")]
+
+    with pytest.raises(CorruptIndexError, match="index block"):
+        list(read_table(flipped(WRITTEN, len(WRITTEN) - 60), on_lost=lost.append))
+
+
 @given(st.binary(max_size=400))
 def test_arbitrary_bytes_are_a_table_or_corrupt(data):
-    for candidate in (data, data + MAGIC, table(data), table(data + ONE_RESTART)):
+    packed = table(data, kind=1)
+    for candidate in (data, data + MAGIC, table(data), table(data + ONE_RESTART), packed):
         with contextlib.suppress(CorruptIndexError):
             list(read_table(candidate))
 

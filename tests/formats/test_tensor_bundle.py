@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptd.errors import CorruptIndexError, FormatError
+from ckptd.errors import CorruptIndexError, CorruptTensorError
 from ckptd.formats.bundle_index import IndexPromise, read_promise
 from ckptd.formats.bundle_writer import encode_bundle
 from ckptd.formats.messages import BundleEntry, BundleHeader, TensorSlice
 from ckptd.formats.slices import slice_key
 from ckptd.formats.sorted_table import read_table, write_table
-from ckptd.formats.tensor_bundle import read_tensors
+from ckptd.formats.tensor_bundle import Bundle
 
 # What TensorFlow 2.21 writes for 'a' = float32 [1, 2].
 GOLDEN_INDEX = bytes.fromhex(
@@ -43,8 +43,17 @@ def index(*entries, header=None):
     return write_table(sorted((key, row.SerializeToString()) for key, row in rows.items()))
 
 
+def _shape(*sizes):
+    return {"dim": [{"size": size} for size in sizes]}
+
+
 def shard(data):
     return lambda shard_id: {0: data}[shard_id]
+
+
+def read_tensors(index, shard):
+    bundle = Bundle(index, shard)
+    return {name: bundle.read(name, verify=True) for name in bundle.tensors}
 
 
 def assert_same(tensors, expected):
@@ -89,7 +98,7 @@ def test_what_is_written_is_read():
     tensors = read_tensors(index, shard(data))
 
     assert_same(tensors, TENSORS)
-    assert all(array.flags.writeable for array in tensors.values())
+    assert not any(array.flags.writeable for array in tensors.values())
 
 
 @given(st.dictionaries(st.text(min_size=1), st.binary(max_size=50), min_size=1))
@@ -119,17 +128,7 @@ def test_arrays_are_stored_little_endian_and_row_by_row(array):
     assert data == np.arange(6, dtype="<i4").tobytes()
 
 
-def test_a_big_endian_bundle_is_read():
-    little, data = encode_bundle({"a": np.array([1, 2], "i4")})
-    rows = dict(read_table(little))
-    rows[b""] = BundleHeader(num_shards=1, endianness=BundleHeader.BIG).SerializeToString()
-
-    tensors = read_tensors(write_table(sorted(rows.items())), shard(data))
-
-    assert_same(tensors, {"a": np.array([1 << 24, 2 << 24], "i4")})
-
-
-@pytest.mark.parametrize("array", [np.array("text"), np.array([None]), np.array("now", "M8[s]")])
+@pytest.mark.parametrize("array", [np.array([None]), np.array("now", "M8[s]")])
 def test_what_is_no_number_is_not_written(array):
     with pytest.raises(TypeError, match=r"tensor 'a': a (bundle|checkpoint) cannot hold dtype"):
         encode_bundle({"a": array})
@@ -157,11 +156,13 @@ def partitioned(*, without=0):
     parts = [TensorSlice(extent=[{"start": n, "length": 1}, {}]) for n in range(3)]
     rows = {
         b"": BundleHeader(num_shards=2),
-        b"w": BundleEntry(dtype=1, slices=parts),
+        b"w": BundleEntry(dtype=1, shape=_shape(3, 2), slices=parts),
         b"x": BundleEntry(dtype=1, size=4),
     }
     for n, part in enumerate(parts[without:]):
-        rows[slice_key(b"w", part)] = BundleEntry(dtype=1, shard_id=1, offset=8 * n, size=8)
+        rows[slice_key(b"w", part)] = BundleEntry(
+            dtype=1, shape=_shape(1, 2), shard_id=1, offset=8 * n, size=8
+        )
     return write_table(sorted((key, row.SerializeToString()) for key, row in rows.items()))
 
 
@@ -172,7 +173,7 @@ def test_the_slices_of_a_partitioned_tensor_promise_their_bytes_and_count_as_one
 
 
 def test_a_partitioned_tensor_without_all_its_slices_is_corrupt():
-    with pytest.raises(CorruptIndexError, match="tensor 'w': one of its 3 slices has no row"):
+    with pytest.raises(CorruptIndexError, match="tensor 'w': slice 0,1:-: it has no row"):
         read_promise(partitioned(without=1))
 
 
@@ -215,6 +216,23 @@ def test_versions_that_tensorflow_reads(version):
         (index(("a", {"shard_id": -1})), "tensor 'a': lies in shard -1 of 2"),
         (index(("a", {"offset": -8, "size": 8})), "tensor 'a': negative offset or size: -8, 8"),
         (index(("a", {"size": -1})), "tensor 'a': negative offset or size: 0, -1"),
+        (
+            index(("a", {"dtype": 1, "shape": _shape(2), "size": 7})),
+            "tensor 'a': stored in 7 bytes, 2 elements of float32 take 8",
+        ),
+        (
+            index(("a", {"dtype": 2, "size": 7})),
+            "tensor 'a': stored in 7 bytes, 1 element of float64 take 8",
+        ),
+        (
+            index(("a", {"dtype": 1, "shape": _shape(2**62, 2**62)})),
+            f"stored in 0 bytes, {2**124} elements of float32 take {2**126}",
+        ),
+        (index(("a", {"shape": {"unknown_rank": True}})), "tensor 'a': its shape is not known"),
+        (
+            index(("a", {"shape": _shape(-1, -2)})),
+            r"tensor 'a': its shape has a negative dimension: \[-1, -2\]",
+        ),
     ],
 )
 def test_each_corruption_is_named(data, reason):
@@ -259,35 +277,13 @@ def test_arbitrary_bytes_are_an_index_or_corrupt(data):
 )
 def test_arbitrary_rows_are_an_index_or_corrupt(header, rows):
     data = write_table([(b"", header), *sorted(rows.items())])
-    for read in (read_promise, lambda data: read_tensors(data, lambda _: bytes(64))):
-        with contextlib.suppress(FormatError):
-            read(data)
-
-
-FLOATS = {"dtype": 1, "shape": {"dim": [{"size": 2}]}, "size": 8}
-
-
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (index(("a", FLOATS | {"offset": 1})), "ends at byte 9 of shard 0, which has 8 bytes"),
-        (index(("a", FLOATS)), "tensor 'a': checksum of its data does not match"),
-        (index(("a", FLOATS | {"size": 7})), "stored in 7 bytes, its type and shape take 8"),
-        (index(("a", FLOATS | {"dtype": 7})), "tensor 'a': DT_STRING is not supported yet"),
-        (index(("a", FLOATS | {"dtype": 14})), "tensor 'a': DT_BFLOAT16 is not supported yet"),
-        (index(("a", FLOATS | {"dtype": 99})), "tensor 'a': data type 99 is not supported yet"),
-        (index(("a", FLOATS | {"shape": {"unknown_rank": True}})), "its shape is not known"),
-        (
-            index(("a", FLOATS | {"shape": {"dim": [{"size": -1}, {"size": -2}]}})),
-            "its shape is not known",
-        ),
-        (index(("a", {"dtype": 1, "shape": {"dim": [{"size": 2**62}]}})), "type and shape take"),
-        (partitioned(), "stored in slices, not supported yet"),
-    ],
-)
-def test_tensors_that_are_not_what_the_index_promises_are_named(data, reason):
-    with pytest.raises(FormatError, match=reason):
-        read_tensors(data, shard(GOLDEN_SHARD))
+    with contextlib.suppress(CorruptIndexError):
+        read_promise(data)
+    with contextlib.suppress(CorruptIndexError):
+        bundle = Bundle(data, lambda _: bytes(64))
+        for name in [*bundle.tensors, *bundle.damaged]:
+            with contextlib.suppress(CorruptTensorError):
+                bundle.read(name)
 
 
 @pytest.mark.tensorflow
