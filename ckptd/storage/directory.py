@@ -12,11 +12,27 @@ not. An error leaves the directory as it was.
 
 import errno
 import os
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
-from ckptd.checkpoints.listing import Entry, Kind
+from ckptd.checkpoints.listing import Entry, Identity, Kind
 from ckptd.errors import StorageError
+from ckptd.formats.checksum import BytesLike
+
+Content: TypeAlias = BytesLike | Iterable[BytesLike]
+"""What a new file is to hold: all of it, or one piece after the other."""
+
+
+class PassingFile(Protocol):
+    """A regular file held open to be read through: the same file, whatever becomes of its name."""
+
+    @property
+    def identity(self) -> Identity:
+        """What the file is now; a write into it changes that."""
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """Fill `buffer` from `offset`; return how many bytes, fewer only where the file ends."""
 
 
 class Directory(Protocol):
@@ -53,11 +69,18 @@ class Directory(Protocol):
         Only a regular file is read: a pipe, a device or a link is refused, and never waited for.
         """
 
-    def create(self, name: str, data: bytes, *, mode: int = 0o644, synced: bool = True) -> None:
+    def read_through(self, name: str) -> AbstractContextManager[PassingFile]:
+        """Open a regular file to read all of it once, from the disk and past the page cache.
+
+        What a trainer has in the cache is worth more than a checkpoint that is only looked over.
+        """
+
+    def create(self, name: str, data: Content, *, mode: int = 0o644, synced: bool = True) -> None:
         """Make a new file that holds `data`, written whole and synced; refuse an existing name.
 
-        The process's umask takes its bits from `mode`. What need not outlive a power loss may do
-        without being `synced`.
+        Of pieces each is written before the next is asked for; an error while they are made leaves
+        no file. The process's umask takes its bits from `mode`. What need not outlive a power loss
+        may do without being `synced`.
         """
 
     def append(self, name: str, data: bytes) -> None:
@@ -135,6 +158,11 @@ _NOT_A_FILE: Final = {
     Kind.DIRECTORY: errno.EISDIR,
     Kind.OTHER: errno.ENXIO,
 }
+
+
+def pieces_of(data: Content) -> Iterable[BytesLike]:
+    """Return the pieces in which `data` comes."""
+    return (data,) if isinstance(data, (bytes, bytearray, memoryview)) else data
 
 
 def is_bare_name(name: str) -> bool:

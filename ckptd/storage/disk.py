@@ -26,8 +26,18 @@ from ckptd.errors import (
     printable,
     storage_error,
 )
+from ckptd.formats.checksum import BytesLike
 from ckptd.storage import renameat2
-from ckptd.storage.directory import Directory, is_bare_name, not_a_bare_name, not_a_file
+from ckptd.storage.directory import (
+    Content,
+    Directory,
+    PassingFile,
+    is_bare_name,
+    not_a_bare_name,
+    not_a_file,
+    pieces_of,
+)
+from ckptd.storage.passing import DescriptorFile
 
 _WALK: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _HOLD: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -182,11 +192,22 @@ class DiskDirectory:
                 wanted -= len(piece)
             return b"".join(pieces)
 
-    def create(self, name: str, data: bytes, *, mode: int = 0o644, synced: bool = True) -> None:
+    @contextmanager
+    def read_through(self, name: str) -> Iterator[PassingFile]:
+        """Open a regular file to read all of it once, from the disk and past the page cache."""
+        with self._told("read", name):
+            descriptor = self._open_file("read", name, os.O_RDONLY)
+        try:
+            yield DescriptorFile(descriptor, _join(self._path, name))
+        finally:
+            os.close(descriptor)
+
+    def create(self, name: str, data: Content, *, mode: int = 0o644, synced: bool = True) -> None:
         """Make a new file that holds `data`, written whole and synced; refuse an existing name."""
         new_file = _new_file(self._descriptor, name, mode, synced=synced)
         with self._told("create", name), new_file as descriptor:
-            _write_all(descriptor, data)
+            for piece in pieces_of(data):
+                _write_all(descriptor, piece)
 
     def append(self, name: str, data: bytes) -> None:
         """Add `data` to the end of a file (made if missing) and sync it."""
@@ -401,6 +422,13 @@ class DiskDirectory:
     @contextmanager
     def _opened(self, operation: str, name: str, flags: int) -> Iterator[int]:
         """Open a regular file and nothing else."""
+        descriptor = self._open_file(operation, name, flags)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _open_file(self, operation: str, name: str, flags: int) -> int:
         try:
             descriptor = os.open(name, flags | _FILE, dir_fd=self._descriptor)
         except OSError as error:
@@ -411,11 +439,13 @@ class DiskDirectory:
             raise
         try:
             found = _entry(name, os.fstat(descriptor))
-            if found.kind is not Kind.FILE:
-                raise not_a_file(operation, _join(self._path, name), found.kind)
-            yield descriptor
-        finally:
+        except OSError:
             os.close(descriptor)
+            raise
+        if found.kind is not Kind.FILE:
+            os.close(descriptor)
+            raise not_a_file(operation, _join(self._path, name), found.kind)
+        return descriptor
 
     def _drop_second_name(self, name: str, target: "DiskDirectory", new_name: str) -> None:
         """Finish a replacement that POSIX makes a no-op: both names led to one file already."""
@@ -519,7 +549,7 @@ def _copy_mode(source: int, descriptor: int) -> None:
     os.fchmod(descriptor, os.fstat(source).st_mode & 0o777)
 
 
-def _write_all(descriptor: int, data: bytes | memoryview) -> None:
+def _write_all(descriptor: int, data: BytesLike) -> None:
     """Write all of `data`: the kernel may take less at a time, a full disk some of it."""
     left = memoryview(data)
     while left:

@@ -1,7 +1,7 @@
 """What every `Directory` promises: one suite, run over the real disk and over the one in memory."""
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -33,6 +33,7 @@ Step = Callable[[Directory], object]
 TAKES_A_NAME: list[tuple[str, Callable[[Directory, str], object]]] = [
     ("entry", lambda d, n: d.entry(n)),
     ("read", lambda d, n: d.read(n, limit=10)),
+    ("read_through", lambda d, n: d.read_through(n).__enter__()),
     ("create", lambda d, n: d.create(n, b"x")),
     ("append", lambda d, n: d.append(n, b"x")),
     ("rename", lambda d, n: d.rename(n, "new")),
@@ -72,6 +73,7 @@ MAKES_A_NAME: list[tuple[str, Step]] = [
 
 WANTS_A_FILE: list[tuple[str, Step]] = [
     ("read", lambda d: d.read("odd", limit=10)),
+    ("read_through", lambda d: d.read_through("odd").__enter__()),
     ("append", lambda d: d.append("odd", b"x")),
     ("link", lambda d: d.link("odd", "new")),
     ("copy", lambda d: d.copy("odd", "new")),
@@ -108,6 +110,47 @@ class DirectoryContract:
         assert found == directory.entry("m-1.index")
         assert (found.name, found.kind, found.size, found.links) == ("m-1.index", Kind.FILE, 4, 1)
         assert found.identity.device == directory.identity[0]
+
+    def test_a_file_is_made_of_pieces_that_are_asked_for_one_by_one(
+        self, directory: Directory
+    ) -> None:
+        sizes = []
+
+        def pieces() -> Iterator[bytes | bytearray | memoryview]:
+            for piece in (b"one", memoryview(bytearray(b"two")), b"", bytearray(b"three")):
+                yield piece
+                sizes.append(present(directory, "m-1.data").size)
+
+        directory.create("m-1.data", pieces())
+
+        assert content(directory, "m-1.data") == b"onetwothree"
+        assert sizes == [3, 6, 6, 11]
+
+    def test_a_file_of_no_pieces_is_empty(self, directory: Directory) -> None:
+        directory.create("empty", iter(()))
+
+        assert content(directory, "empty") == b""
+
+    @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+    def test_an_error_while_pieces_are_made_leaves_no_file(
+        self, directory: Directory, error: type[BaseException]
+    ) -> None:
+        def pieces() -> Iterator[bytes]:
+            yield b"one"
+            raise error
+
+        with pytest.raises(error):
+            directory.create("m-1.data", pieces())
+
+        assert names(directory) == []
+
+    def test_pieces_are_not_asked_for_where_the_name_is_taken(self, directory: Directory) -> None:
+        directory.create("taken", b"theirs")
+
+        with pytest.raises(StorageError):
+            directory.create("taken", (pytest.fail("was asked for") for _ in range(1)))
+
+        assert content(directory, "taken") == b"theirs"
 
     def test_a_missing_name_has_no_entry(self, directory: Directory) -> None:
         assert directory.entry("absent") is None
@@ -192,6 +235,21 @@ class DirectoryContract:
         directory.create("file", b"0123456789")
 
         assert directory.read("file", offset=offset, size=size, limit=10) == expected
+
+    def test_a_file_is_read_through_whatever_becomes_of_its_name(
+        self, directory: Directory
+    ) -> None:
+        directory.create("file", b"0123456789")
+        there = present(directory, "file").identity
+
+        with directory.read_through("file") as file:
+            directory.rename("file", "elsewhere")
+            directory.create("file", b"another")
+            buffer = memoryview(bytearray(4))
+            pieces = [bytes(buffer[: file.read_into(buffer, offset)]) for offset in (0, 8, 12)]
+
+            assert pieces == [b"0123", b"89", b""]
+            assert file.identity == there
 
     def test_more_than_the_limit_is_not_read(self, directory: Directory) -> None:
         directory.create("file", b"0123456789")

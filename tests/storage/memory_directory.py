@@ -10,13 +10,38 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from storage.memory_disk import ROOT, Data, Inode, MemoryDisk, Names, Sync
+from storage.memory_disk import ROOT, Crash, Data, Inode, MemoryDisk, Names, Sync
 
 from ckptd.checkpoints.listing import Entry, Identity, Kind
 from ckptd.errors import DirectoryReplacedError, StorageError, storage_error
-from ckptd.storage.directory import Directory, is_bare_name, not_a_bare_name, not_a_file
+from ckptd.storage.directory import (
+    Content,
+    Directory,
+    PassingFile,
+    is_bare_name,
+    not_a_bare_name,
+    not_a_file,
+)
 
 DEVICE: Final = 1
+
+
+class _PassingFile:
+    """One inode of a disk, read as far as it goes at the time."""
+
+    def __init__(self, disk: MemoryDisk, number: int) -> None:
+        self._disk = disk
+        self._number = number
+
+    @property
+    def identity(self) -> Identity:
+        inode = self._disk.inodes[self._number]
+        return Identity(DEVICE, self._number, len(inode.data), inode.mtime_ns)
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        data = self._disk.inodes[self._number].data[offset : offset + len(buffer)]
+        buffer[: len(data)] = data
+        return len(data)
 
 
 class MemoryDirectory:
@@ -62,8 +87,28 @@ class MemoryDirectory:
             raise StorageError("read", self._at(name), reason, number=errno.EFBIG)
         return data
 
-    def create(self, name: str, data: bytes, *, mode: int = 0o644, synced: bool = True) -> None:
-        self._make("create", name, data, mode, synced=synced)
+    @contextmanager
+    def read_through(self, name: str) -> Iterator[PassingFile]:
+        self._file("read", name)
+        yield _PassingFile(self.disk, self._self().names[name])
+
+    def create(self, name: str, data: Content, *, mode: int = 0o644, synced: bool = True) -> None:
+        if isinstance(data, (bytes, bytearray, memoryview)):
+            self._make("create", name, bytes(data), mode, synced=synced)
+            return
+        self._make("create", name, b"", mode, synced=False)
+        number = self._self().names[name]
+        try:
+            for piece in data:  # each can fail, or be the last before a crash
+                self.disk.count("create", self._at(name))
+                self._write(number, bytes(piece), synced=False)
+        except Crash:
+            raise
+        except BaseException:
+            self.disk.do(Names(((self._inode, name, None),)))
+            raise
+        if synced:
+            self.disk.do(Sync(number))
 
     def append(self, name: str, data: bytes) -> None:
         self._check("append to", name)

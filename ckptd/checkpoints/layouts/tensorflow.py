@@ -178,6 +178,15 @@ def meta_graph_name(prefix: str) -> str:
     return f"{prefix}.meta"
 
 
+def temporary_name(name: str, number: int) -> str:
+    """Return what a file is called while it is written: `leftover` knows it if it is never finished.
+
+    >>> temporary_name("m-7.index", 1234)
+    'm-7.index.tempstate1234'
+    """
+    return f"{name}.tempstate{number}"
+
+
 def v1_pattern(prefix: str, num_shards: int) -> str:
     """Return what TensorFlow calls a sharded V1 checkpoint: a pattern, not a name.
 
