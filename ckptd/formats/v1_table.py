@@ -1,14 +1,16 @@
-"""The V1 checkpoint: one sorted table per shard, that holds the tensors themselves.
+"""The header of a V1 checkpoint: one sorted table per shard, that holds the tensors themselves.
 
     ""            -> SavedTensorSlices with `meta`: names, shapes, types and slices of the tensors
     key of slice  -> SavedTensorSlices with `data`: the values of that slice
 
 The file is named as the prefix, without an extension, so that only its content tells what it is.
-A shard says nothing of the others; each lists the tensors that it holds.
+A shard says nothing of the others; each lists the tensors that it holds. No numpy here: the daemon
+judges completeness without it; `ckptd.formats.v1_checkpoint` reads and writes the values.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from ckptd.errors import CorruptIndexError
 from ckptd.formats.messages import PARSE_ERRORS, BundleHeader, SavedTensorSlices
@@ -34,6 +36,11 @@ def read_v1_promise(read: Callable[[int, int], bytes], size: int) -> V1Promise:
 
     Raises `CorruptIndexError` for anything else, the index of a tensor bundle included.
     """
+    return V1Promise(tensors=len(read_v1_header(read, size).tensor))
+
+
+def read_v1_header(read: Callable[[int, int], bytes], size: int) -> Any:
+    """Return the header of one V1 shard, a `SavedTensorSliceMeta`; otherwise as `read_v1_promise`."""
     rows = read_first_block(read, size)
     if not rows or rows[0][0] != b"":
         raise CorruptIndexError("no header: not a V1 checkpoint")
@@ -47,7 +54,7 @@ def read_v1_promise(read: Callable[[int, int], bytes], size: int) -> V1Promise:
             raise CorruptIndexError("the index of a tensor bundle, not a V1 checkpoint")
         raise CorruptIndexError("header does not list the tensors: not a V1 checkpoint")
     require_readable(header.meta.versions)
-    return V1Promise(tensors=len(header.meta.tensor))
+    return header.meta
 
 
 def _is_bundle_header(value: bytes) -> bool:
