@@ -7,9 +7,9 @@ gives, because nothing here touches a disk.
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from ckptd.checkpoints.layouts.tensorflow import (
     STATE_FILE,
@@ -27,6 +27,9 @@ from ckptd.formats.bundle_index import IndexPromise
 
 OWN_DIRECTORY = ".ckptd"
 """What ckptd needs beyond TensorFlow's files, inside the model directory so that it moves with it."""
+
+
+_NO_TENSORS: Final = (".meta", ".debug")
 
 
 class Format(Enum):
@@ -53,6 +56,13 @@ class Checkpoint(NamedTuple):
         return self.files[0]
 
     @property
+    def tensor_files(self) -> tuple[Entry, ...]:
+        """The files that its tensors are restored from, its index first."""
+        if self.format is Format.V1:
+            return self.files[: self.num_shards]
+        return tuple(entry for entry in self.files if not entry.name.endswith(_NO_TENSORS))
+
+    @property
     def bytes(self) -> int:
         """Bytes in all its files, by their lengths."""
         return sum(entry.identity.size for entry in self.files)
@@ -60,11 +70,15 @@ class Checkpoint(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """A checkpoint of which something is missing: being written, damaged, or half removed."""
+    """A checkpoint of which something is missing: being written, damaged, or half removed.
+
+    `damaged` is the checkpoint if every byte is there, and a verification has found some to be wrong.
+    """
 
     name: str
     files: tuple[Entry, ...]
     reason: str
+    damaged: Checkpoint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +103,22 @@ class Inventory:
     def by_name(self) -> Mapping[str, Checkpoint]:
         """Return the complete checkpoints by name."""
         return {checkpoint.name: checkpoint for checkpoint in self.checkpoints}
+
+    def with_damaged(self, reasons: Mapping[str, str]) -> "Inventory":
+        """Return it with the checkpoints that have a reason here counted as partial ones."""
+        damaged = [
+            Partial(checkpoint.name, checkpoint.files, reasons[checkpoint.name], checkpoint)
+            for checkpoint in self.checkpoints
+            if checkpoint.name in reasons
+        ]
+        if not damaged:
+            return self
+        partials = sorted((*self.partials, *damaged), key=lambda partial: partial.name)
+        return replace(
+            self,
+            checkpoints=tuple(c for c in self.checkpoints if c.name not in reasons),
+            partials=tuple(partials),
+        )
 
 
 class Inspector(Protocol):

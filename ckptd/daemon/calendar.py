@@ -1,4 +1,4 @@
-"""What happens by the clock on the wall: trash that is due, and a line in the log each day.
+"""What happens by the clock on the wall: trash that is due, scrubbing, a line in the log each day.
 
 APScheduler keeps the calendar in memory and only tells the main loop that something is due; the
 loop does it. Nothing that safety rests on is here: the scheduler sleeps until a time of day, and a
@@ -19,6 +19,9 @@ from ckptd.daemon.log import Event, Log
 EXPIRY_INTERVAL: Final = 60.0
 """Seconds between two looks at what the trash should let go."""
 
+SCRUB_INTERVAL: Final = 600.0
+"""Seconds between two passes that verify what has not been verified yet."""
+
 _SILENT: Final = 5 * EXPIRY_INTERVAL
 _JUMP: Final = 30.0
 _DEFAULTS: Final = {"coalesce": True, "misfire_grace_time": None, "max_instances": 1}
@@ -30,16 +33,22 @@ _WHAT_WENT_WRONG: Final = {
 
 
 class Calendar:
-    """Calls `on_expiry` each minute and `on_report` each day at 00:00 UTC, in another thread.
+    """Calls `on_expiry` each minute, `on_scrub` every ten, `on_report` each day at 00:00 UTC.
 
-    Neither may raise or take long.
+    It does so in another thread. None of them may raise or take long.
     """
 
     def __init__(
-        self, log: Log, *, on_expiry: Callable[[], None], on_report: Callable[[], None]
+        self,
+        log: Log,
+        *,
+        on_expiry: Callable[[], None],
+        on_scrub: Callable[[], None],
+        on_report: Callable[[], None],
     ) -> None:
         self._log = log
         self._on_expiry = on_expiry
+        self._on_scrub = on_scrub
         self._on_report = on_report
         self._scheduler: BackgroundScheduler | None = None
         self._heard = 0.0
@@ -55,6 +64,7 @@ class Calendar:
         )
         scheduler.add_listener(self._tell, sum(_WHAT_WENT_WRONG))
         scheduler.add_job(self._expiry, "interval", seconds=EXPIRY_INTERVAL, id="trash_expiry")
+        scheduler.add_job(self._on_scrub, "interval", seconds=SCRUB_INTERVAL, id="scrub")
         scheduler.add_job(self._on_report, "cron", hour=0, minute=0, id="daily_report")
         scheduler.start()
         self._scheduler = scheduler

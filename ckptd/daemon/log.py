@@ -33,6 +33,8 @@ class Event(Enum):
     SWEPT = "swept", "debug"
     REMOVED = "removed", "info"
     PRESERVED = "preserved", "info"
+    SCRUBBED = "scrubbed", "debug"
+    CHECKPOINT_DAMAGED = "checkpoint_damaged", "error"
     META_GRAPH_MOVED = "meta_graph_moved", "info"
     STATE_REDIRECTED = "state_redirected", "warning"
     RECORDED = "recorded", "info"

@@ -28,6 +28,7 @@ from ckptd.daemon.mailbox import Mailbox
 from ckptd.daemon.notify import Notifier
 from ckptd.daemon.rescan import Rescan
 from ckptd.daemon.roster import Roster
+from ckptd.daemon.scrub import Scrub
 from ckptd.daemon.status import status_document, summary
 from ckptd.daemon.tending import Tended, Want
 from ckptd.daemon.visits import HANGS, SETTLE, Visits
@@ -39,6 +40,7 @@ _TICK: Final = 5.0
 _BETWEEN_RELOADS: Final = 0.2
 _MORE_TIME: Final = 30.0  # seconds asked of the service manager at a time
 _LAST_PURGE: Final = 5.0  # seconds; what is not unlinked by then is at the next start
+_LAST_READ: Final = 5.0  # seconds; a disk that takes longer for a few megabytes does not answer
 _STOP_POLL: Final = 0.05
 _DESCRIPTORS: Final = 65_536
 
@@ -130,10 +132,12 @@ class Service:
             log,
             on_join=lambda tended: self._visits.want(tended, Want.SWEEP),
         )
+        self._scrub = Scrub(self._mailbox, self._visits, log, clock=clock)
         self._rescan = Rescan(self._mailbox, self._roster, self._visits, config.rescan_interval)
         self._calendar = Calendar(
             log,
             on_expiry=lambda: self._mailbox.post(self._expire_trash),
+            on_scrub=lambda: self._mailbox.post(self._begin_scrub),
             on_report=lambda: self._mailbox.post(self._report),
         )
         self._guard = ClockGuard(clock)
@@ -234,11 +238,12 @@ class Service:
         self._listener.close()
         self._calendar.stop()
         self._watcher.stop()
+        is_read = self._scrub.stop(wait=_LAST_READ)
         workers, reaper = self._visits.workers, self._visits.reaper
         deadline = time.monotonic() + HANGS
         while not (done := workers.stop(wait=0.5)) and time.monotonic() < deadline:
             self._notifier.extend_timeout(_MORE_TIME)
-        if reaper.stop(wait=_LAST_PURGE) and done:
+        if reaper.stop(wait=_LAST_PURGE) and done and is_read:
             for action in self._mailbox.take():  # what was done at the end is logged too
                 self._guarded(action)
             self._roster.close()
@@ -309,6 +314,9 @@ class Service:
             if tended.trash_due is not None and tended.trash_due <= now:
                 self._visits.want(tended, Want.SWEEP)
 
+    def _begin_scrub(self) -> None:
+        self._scrub.begin(self._roster)
+
     def _report(self) -> None:
         self._log(
             Event.REPORT,
@@ -324,6 +332,7 @@ class Service:
 
     def _let_go(self, tended: Tended) -> None:
         self._roster.let_go(tended)
+        self._scrub.visited(tended)
 
     def _become_ready(self) -> None:
         """Say READY once every directory was visited; wait for none that hangs."""

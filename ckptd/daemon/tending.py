@@ -7,12 +7,12 @@ belongs to the worker that runs it; `Keeper.purge` may run beside.
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import Any, Final
 
-from ckptd.checkpoints.inventory import OWN_DIRECTORY
+from ckptd.checkpoints.inventory import OWN_DIRECTORY, Checkpoint
 from ckptd.checkpoints.layouts.tensorflow import STATE_FILE
 from ckptd.config.values import ModelDirs
 from ckptd.daemon.adoption import Candidate
@@ -25,6 +25,7 @@ from ckptd.errors import (
 )
 from ckptd.keeper.keeper import Keeper, SweepResult
 from ckptd.keeper.report import plans_document, status_entry, sweep_entry
+from ckptd.keeper.verification import Verification
 from ckptd.storage.disk import open_model_directory
 from ckptd.storage.outlook import Glance, glance
 
@@ -32,6 +33,7 @@ _SHORTEST_PAUSE: Final = 0.05  # seconds between two visits, however often thing
 _SHARE: Final = 2.0  # a visit is followed by a pause this many times as long
 _LONGEST_BACKOFF: Final = 3600.0
 _AFTER_FAILURE: Final = 1.0
+_TO_VERIFY: Final = 16  # checkpoints that are remembered of those that nobody has verified
 
 
 class Want(IntEnum):
@@ -66,6 +68,7 @@ class Visit:
     document: dict[str, Any] | None = None
     owner: int | None = None
     due: float | None = None
+    unverified: tuple[Checkpoint, ...] = ()
     error: Exception | None = None
 
 
@@ -85,6 +88,7 @@ class Tended:
     waiting: list[Conversation] = field(default_factory=list)
     served: list[Conversation] = field(default_factory=list)
     is_purging: bool = False
+    is_scrubbing: bool = False
     is_leaving: bool = False
     hangs: bool = False
 
@@ -107,6 +111,10 @@ class Tended:
     swept_at: float | None = None  # wall time
     trash_due: float | None = None  # wall time
 
+    unverified: tuple[Checkpoint, ...] = ()  # the newest ones
+    verified: list[tuple[Checkpoint, Verification]] = field(default_factory=list)
+    """What the next visit writes down."""
+
     @property
     def entry(self) -> ModelDirs:
         """The entry of `model_dirs` that it belongs to."""
@@ -125,7 +133,7 @@ class Tended:
     @property
     def is_free(self) -> bool:
         """Whether no thread has to do with it."""
-        return self.running_since is None and not self.is_purging
+        return self.running_since is None and not self.is_purging and not self.is_scrubbing
 
     @property
     def waits_for_a_person(self) -> bool:
@@ -153,6 +161,7 @@ class Tended:
         self.status = visit.status
         self.swept_at = visit.swept_at
         self.due = visit.due
+        self.unverified = visit.unverified
         figures = visit.figures
         self.checkpoints, self.total_bytes = figures["checkpoints"], figures["bytes"]
         self.held = figures["held"]
@@ -201,8 +210,12 @@ def visit(
     clock: Callable[[], float],
     claim: Mapping[str, Any],
     describe: bool,
+    verified: Sequence[tuple[Checkpoint, Verification]] = (),
 ) -> Visit:
-    """Do what is wanted in one directory. For a worker: may block for long, never raises."""
+    """Do what is wanted in one directory, and write down what was verified.
+
+    For a worker: may block for long, never raises.
+    """
     start = time.monotonic()
     # Watched before it is listed, looked at before it is swept: what happens later is seen later.
     try:
@@ -211,7 +224,7 @@ def visit(
     except OSError:
         seen = None
     try:
-        found = _visit(tended, want, clock, claim, describe=describe)
+        found = _visit(tended, want, clock, claim, verified, describe=describe)
     except Exception as error:  # noqa: BLE001 - one directory's trouble is no other's
         found = Visit(glance=None, seconds=0.0, error=error)
     found.glance = seen
@@ -236,6 +249,7 @@ def _visit(
     want: Want,
     clock: Callable[[], float],
     claim: Mapping[str, Any],
+    verified: Sequence[tuple[Checkpoint, Verification]],
     *,
     describe: bool,
 ) -> Visit:
@@ -253,10 +267,13 @@ def _visit(
         keeper.claim(claim)
         tended.is_claimed = True
     found.swept_at = clock()
+    lines = keeper.record_verified(verified) if verified else []
     found.result = result = keeper.sweep()
+    result.lines[:0] = lines
     found.figures = entry = status_entry(keeper, result.plan)
     found.status = json.dumps(entry, separators=(",", ":")).encode("ascii")
     found.due = result.plan.due()
+    found.unverified = tuple(result.plan.unverified()[:_TO_VERIFY])
     if describe:
         found.document = plans_document([sweep_entry(result)])
     return found

@@ -7,16 +7,18 @@ something happens in it.
 
 import heapq
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
+from ckptd.checkpoints.inventory import Checkpoint
 from ckptd.daemon.log import Event, Log
 from ckptd.daemon.mailbox import Mailbox
 from ckptd.daemon.tending import Tended, Visit, Want, is_gone, told, visit
 from ckptd.daemon.watching import Watcher
 from ckptd.daemon.workers import Workers
 from ckptd.keeper.keeper import SweepResult
+from ckptd.keeper.verification import Verification
 
 HANGS: Final = 60.0
 """Seconds after which work in a directory is taken to hang."""
@@ -31,6 +33,7 @@ _LONGEST_AGAIN: Final = 60.0
 _EVENTS: Final = {
     "removed": Event.REMOVED,
     "preserved": Event.PRESERVED,
+    "damaged": Event.CHECKPOINT_DAMAGED,
     "meta_graph_moved": Event.META_GRAPH_MOVED,
     "state_redirected": Event.STATE_REDIRECTED,
 }
@@ -60,7 +63,7 @@ class Visits:
         self._clock = clock
         self._claim = claim
         self._on_gone = on_gone
-        self._on_end = on_end
+        self.on_end = on_end
         self._timers: list[tuple[float, int, Tended]] = []
         self._pushed = 0
         self._running: set[Tended] = set()
@@ -122,9 +125,18 @@ class Visits:
         tended.running_since = now
         tended.served, tended.waiting = tended.waiting, []
         self._running.add(tended)
-        self.workers.submit(partial(self._visit, tended, want, describe=bool(tended.served)))
+        verified, tended.verified = tended.verified, []
+        describe = bool(tended.served)
+        self.workers.submit(partial(self._visit, tended, want, verified, describe=describe))
 
-    def _visit(self, tended: Tended, want: Want, *, describe: bool) -> None:
+    def _visit(
+        self,
+        tended: Tended,
+        want: Want,
+        verified: Sequence[tuple[Checkpoint, Verification]],
+        *,
+        describe: bool,
+    ) -> None:
         """Visit, in a worker."""
         tended.running_since = time.monotonic()
         found = visit(
@@ -134,6 +146,7 @@ class Visits:
             clock=self._clock,
             claim=self._claim,
             describe=describe,
+            verified=verified,
         )
         self._mailbox.post(partial(self._visited, tended, found))
 
@@ -157,7 +170,7 @@ class Visits:
                 self._at(tended, max(now, tended.not_before))
             if tended.due is not None:
                 self._at(tended, now + max(SETTLE, tended.due - self._clock()))
-        self._on_end(tended)
+        self.on_end(tended)
 
     def _fail(self, tended: Tended, text: str, now: float) -> None:
         if text != tended.error:
@@ -249,4 +262,4 @@ class Visits:
         tended.purge_error = error
         if count:
             self._log(Event.PURGED, model_dir=tended.path, checkpoints=count)
-        self._on_end(tended)
+        self.on_end(tended)

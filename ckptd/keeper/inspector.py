@@ -1,23 +1,29 @@
 """Looks into files for the inventory, each file once: what was read is remembered by its identity."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from ckptd.checkpoints.listing import Entry, Identity
 from ckptd.errors import FormatError, NotFoundError, StorageError
 from ckptd.formats.bundle_index import IndexPromise, read_promise
 from ckptd.formats.state_file import MAX_STATE_FILE_SIZE
 from ckptd.formats.v1_table import read_v1_promise
-from ckptd.storage.directory import Directory
 
 _INDEX_LIMIT: Final = 2**30  # an index of ten million tensors
 _STATE_FILE_START: Final = b"model_checkpoint_path:"
 
 
+class Files(Protocol):
+    """What is needed of a directory: a keeper's `Directory`, or a `ReaderDirectory`."""
+
+    def read(self, name: str, *, offset: int = 0, size: int | None = None, limit: int) -> bytes:
+        """Return `size` bytes from `offset` (fewer at the end) or all, refusing more than `limit`."""
+
+
 class DirectoryInspector:
     """An `Inspector` over a directory. `doubts` holds what the disk refused since it was emptied."""
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: Files) -> None:
         self._directory = directory
         self._promises: dict[Identity, IndexPromise | FormatError] = {}
         self._v1: dict[Identity, FormatError | None] = {}

@@ -24,14 +24,16 @@ from ckptd.errors import (
     StalePlanError,
     printable,
 )
+from ckptd.formats.collection import collection_paused
 from ckptd.formats.state_file import StateFile, format_state_file
 from ckptd.keeper import meta_graphs, trash
-from ckptd.keeper.ledger import FileMark, Ledger
+from ckptd.keeper.ledger import FileMark, Ledger, Verified, marks_of
 from ckptd.keeper.own import GRAPHS, LEDGER, TRASH, Held, Own, Pin
-from ckptd.keeper.plan import DirectoryPlan, Verdict, collection_paused, plan_directory
+from ckptd.keeper.plan import DirectoryPlan, Verdict, plan_directory
 from ckptd.keeper.state import name_in_state
-from ckptd.keeper.survey import Surveyor
+from ckptd.keeper.survey import Surveyor, is_fresh
 from ckptd.keeper.trash import Removed
+from ckptd.keeper.verification import Verification
 from ckptd.retention.candidate import Outcome, Reason
 from ckptd.retention.policy import Policy
 from ckptd.storage.atomic import swap_in, temporary_name, unchanged
@@ -282,6 +284,52 @@ class Keeper:
         return approved
 
     @_releasing
+    def record_verified(
+        self, found: Sequence[tuple[Checkpoint, Verification]]
+    ) -> list[dict[str, Any]]:
+        """Write down what verifications have found; return what went into the history.
+
+        What is damaged counts as partial from then on. A checkpoint that has changed since it was
+        listed is passed over, and so is one in whose reading the disk refused something. A directory
+        that ckptd has never worked in, and in which nothing is damaged, is left without a trace.
+        """
+        if self._own.existing_root() is None and not any(one.damages for _, one in found):
+            return []
+        with self._working():
+            plan = self._plan()
+            survey = plan.survey
+            forgotten = survey.ledger is None and self._own.existing_room(GRAPHS) is not None
+            if survey.lost or forgotten:
+                return []  # the next sweep sets that right first
+            lines: list[dict[str, Any]] = []
+            verified = dict(plan.ledger.verified)
+            there = {entry.name: entry.identity for entry in survey.entries}
+            for checkpoint, verification in found:
+                files = checkpoint.tensor_files
+                is_as_it_was = all(there.get(entry.name) == entry.identity for entry in files)
+                if not is_as_it_was or verification.in_doubt or is_fresh(files, plan.at):
+                    continue
+                name, damage = checkpoint.name, verification.tensor_damage
+                before, now = verified.get(name), Verified(marks_of(files), plan.at, damage)
+                verified[name] = now
+                known = before.damage if before is not None and before.files == now.files else ""
+                if damage != known:
+                    line = {
+                        "at": plan.at,
+                        "event": "damaged" if damage else "found_sound",
+                        "name": name,
+                        "global_step": checkpoint.global_step,
+                        "bytes": checkpoint.bytes,
+                    }
+                    lines.append(line | ({"reasons": [damage]} if damage else {}))
+            before_all = survey.ledger or plan.ledger
+            if verified != plan.ledger.verified:
+                self._own.write_ledger(dataclasses.replace(before_all, verified=verified))
+            self._own.record(lines)
+        self._settle(None)
+        return lines
+
+    @_releasing
     def history(self) -> list[dict[str, Any]]:
         """Return what was done here, oldest first."""
         return self._own.history()
@@ -398,7 +446,7 @@ class Keeper:
         return bool(
             plan.of(Outcome.REMOVE)
             or plan.restatements
-            or plan.ledger != (survey.ledger or Ledger()).of_names(survey.checkpoints)
+            or plan.ledger != survey.remembered()
             or survey.lost
             or self._held_now(plan) != survey.held
             or (

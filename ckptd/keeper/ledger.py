@@ -1,16 +1,18 @@
 """What a keeper remembers of its directory between sweeps: `.ckptd/ledger.json`.
 
 The ledger holds when each checkpoint was saved (a copy of the directory has other file times),
-which ones are preserved for good, and the content of each meta graph. It is a memory, not a truth:
-what is in the directory is read from the directory.
+which ones are preserved for good, the content of each meta graph, and what came of it when every
+byte of a checkpoint was looked at. It is a memory, not a truth: what is in the directory is read
+from the directory.
 """
 
 import json
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
-from ckptd.checkpoints.listing import Identity
+from ckptd.checkpoints.listing import Entry, Identity
 from ckptd.errors import CorruptRecordError
 from ckptd.retention.preserve import Memory
 
@@ -42,6 +44,20 @@ class Known(NamedTuple):
     graph: str | None = None
 
 
+class Verified(NamedTuple):
+    """What a verification has found: in which files, when, and what is damaged; empty: nothing."""
+
+    files: str
+    at: float
+    damage: str = ""
+
+
+def marks_of(files: Iterable[Entry]) -> str:
+    """Return a digest of the marks of `files`: another one when one of them is written again."""
+    marks = [(entry.name, *FileMark.of(entry.identity)) for entry in files]
+    return blake2b(ascii(marks).encode("ascii"), digest_size=16).hexdigest()
+
+
 class Graph(NamedTuple):
     """One stored meta graph; `cloned`: equal files share its extents, not its inode."""
 
@@ -53,6 +69,7 @@ class Graph(NamedTuple):
 class Ledger:
     """Checkpoints by name, memories by series, graphs by digest, digests by a file's mark.
 
+    `verified` holds what is known of the bytes of checkpoints, damaged ones too, by name.
     `latest_graph` is the digest of the graph that the newest checkpoint of a series belongs to. A
     digest may be `UNREAD` in `digests`, and nowhere else.
     """
@@ -62,11 +79,17 @@ class Ledger:
     latest_graph: Mapping[str, str] = field(default_factory=dict)
     graphs: Mapping[str, Graph] = field(default_factory=dict)
     digests: Mapping[FileMark, str] = field(default_factory=dict)
+    verified: Mapping[str, Verified] = field(default_factory=dict)
 
-    def of_names(self, names: Container[str]) -> "Ledger":
-        """Return the ledger less the checkpoints that are not in `names`."""
-        there = {name: known for name, known in self.checkpoints.items() if name in names}
-        return replace(self, checkpoints=there)
+    def of_names(self, complete: Container[str], partial: Container[str]) -> "Ledger":
+        """Return the ledger less the checkpoints that are not there."""
+        return replace(
+            self,
+            checkpoints={n: known for n, known in self.checkpoints.items() if n in complete},
+            verified={
+                n: found for n, found in self.verified.items() if n in complete or n in partial
+            },
+        )
 
     def less_unread(self) -> "Ledger":
         """Return the ledger without the marks of files that could not be read."""
@@ -95,6 +118,10 @@ def encode_ledger(ledger: Ledger) -> bytes:
             for digest, graph in ledger.graphs.items()
         },
         "digests": [[*mark, digest] for mark, digest in ledger.digests.items()],
+        "verified": {
+            name: {"files": found.files, "at": found.at, "damage": found.damage}
+            for name, found in ledger.verified.items()
+        },
     }
     return json.dumps(document, indent=1).encode("ascii") + b"\n"
 
@@ -122,6 +149,10 @@ def decode_ledger(data: bytes) -> Ledger:
                 for digest, graph in document["graphs"].items()
             },
             digests={_mark(row[:3]): str(row[3]) for row in document["digests"]},
+            verified={  # none in a ledger of before checkpoints were verified
+                str(name): Verified(str(found["files"]), float(found["at"]), str(found["damage"]))
+                for name, found in document.get("verified", {}).items()
+            },
         )
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise CorruptRecordError(f"the ledger does not parse: {error!r}") from error

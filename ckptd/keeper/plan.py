@@ -7,9 +7,7 @@ A plan holds the listing that it was made from. It is executed once, by `Keeper.
 changed in between is skipped.
 """
 
-import gc
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,7 +16,7 @@ from ckptd.checkpoints.layouts.tensorflow import parse_series
 from ckptd.errors import printable
 from ckptd.formats.state_file import StateFile, format_state_file
 from ckptd.keeper.chronicle import Word, arrange, in_order, remembered
-from ckptd.keeper.ledger import FileMark, Known, Ledger
+from ckptd.keeper.ledger import FileMark, Known, Ledger, marks_of
 from ckptd.keeper.meta_graphs import belongs
 from ckptd.keeper.state import Statement, restate, without
 from ckptd.keeper.survey import STILL_WRITTEN, Problem, Survey, is_in_the_making
@@ -33,8 +31,6 @@ from ckptd.retention.candidate import (
 from ckptd.retention.plan import Plan, make_plan
 from ckptd.retention.policy import UNLIMITED, Policy
 from ckptd.retention.preserve import Memory
-
-_MANY = 10_000  # entries
 
 
 class Verdict(NamedTuple):
@@ -84,6 +80,21 @@ class DirectoryPlan:
             series.setdefault(verdict.checkpoint.series, []).append(verdict.checkpoint.name)
         return series
 
+    def unverified(self) -> list[Checkpoint]:
+        """Return the checkpoints that stay and whose bytes nobody has looked at, newest first."""
+        known = self.ledger.verified
+        found = [
+            verdict
+            for verdict in self.verdicts
+            if verdict.outcome is not Outcome.REMOVE
+            and (
+                (verified := known.get(verdict.checkpoint.name)) is None
+                or verified.files != marks_of(verdict.checkpoint.tensor_files)
+            )
+        ]
+        found.sort(key=lambda verdict: verdict.decision.candidate.saved_at or 0.0, reverse=True)
+        return [verdict.checkpoint for verdict in found]
+
     def due(self) -> float | None:
         """Return when time alone may change this plan, or None if it never will."""
         times = []
@@ -99,23 +110,6 @@ class DirectoryPlan:
         if any(is_in_the_making(partial, self.at) for partial in self.survey.inventory.partials):
             times.append(self.at + STILL_WRITTEN)
         return min(times, default=None)
-
-
-@contextmanager
-def collection_paused(entries: int) -> Iterator[None]:
-    """Pause the garbage collector while a large directory is planned.
-
-    Surveys and plans are values without cycles: going through a million of them again and again
-    takes as long as making them. Small directories do without.
-    """
-    if entries < _MANY or not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def plan_directory(survey: Survey, policy: Policy, now: float) -> DirectoryPlan:
@@ -259,6 +253,7 @@ def _ledger_after(
         latest_graph=ledger.latest_graph,
         graphs=ledger.graphs,
         digests=ledger.digests,
+        verified=survey.remembered().verified,
     )
 
 

@@ -29,7 +29,12 @@ def plan_entry(plan: DirectoryPlan) -> dict[str, Any]:
         "remove": [verdict_entry(verdict) for verdict in plan.of(Outcome.REMOVE)],
         "hold": [verdict_entry(verdict) for verdict in plan.of(Outcome.HOLD)],
         "partial": [
-            {"name": partial.name, "reason": partial.reason, "files": _names(partial.files)}
+            {
+                "name": partial.name,
+                "reason": partial.reason,
+                "damaged": partial.damaged is not None,
+                "files": _names(partial.files),
+            }
             for partial in inventory.partials
         ],
         "leftovers": [
@@ -82,6 +87,7 @@ def status_entry(keeper: Keeper, plan: DirectoryPlan) -> dict[str, Any]:
         "newest": None if newest is None else verdict_entry(newest),
         "current": [s.current for s in plan.survey.statements if s.current is not None],
         "partial": len(plan.survey.inventory.partials),
+        "damaged": sum(p.damaged is not None for p in plan.survey.inventory.partials),
         "to_remove": len(plan.of(Outcome.REMOVE)),
         "held": len(plan.of(Outcome.HOLD)),
         "pinned": sorted(plan.survey.pins),

@@ -1,6 +1,6 @@
 """One look at a model directory: what is there, what the state files say, what is remembered."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
@@ -23,7 +23,7 @@ from ckptd.errors import (
 from ckptd.formats.state_file import MAX_STATE_FILE_SIZE, StateFile, parse_state_file
 from ckptd.keeper.chronicle import Word
 from ckptd.keeper.inspector import DirectoryInspector
-from ckptd.keeper.ledger import UNREAD, Ledger
+from ckptd.keeper.ledger import UNREAD, Ledger, marks_of
 from ckptd.keeper.own import LEDGER, Held, Own, Pin
 from ckptd.keeper.state import Statement, read_statement
 from ckptd.storage.directory import Directory
@@ -89,6 +89,11 @@ class Survey:
         """Return the partial checkpoint of that name."""
         return next((p for p in self.inventory.partials if p.name == name), None)
 
+    def remembered(self) -> Ledger:
+        """Return the ledger, an empty one if there is none, less the checkpoints that are gone."""
+        partial = {partial.name for partial in self.inventory.partials}
+        return (self.ledger or Ledger()).of_names(self.checkpoints, partial)
+
 
 class Surveyor:
     """Looks at one directory again and again; reads only what has changed since."""
@@ -133,12 +138,13 @@ class Surveyor:
             if name is not None
         }
         inventory = take_inventory(entries, self._inspector, named=shards, v1_shards=shards)
+        ledger, lost = self._ledger(problems)
+        inventory = inventory.with_damaged(_damaged(inventory, ledger))
         for entry in inventory.state_files:
             if entry.name != STATE_FILE:
                 self._state(entry, entries, statements, problems)
         problems += [Problem(text, holds=True) for text in dict.fromkeys(self._inspector.doubts)]
         self._inspector.forget_all_but(entries)
-        ledger, lost = self._ledger(problems)
         for gone in self._states.keys() - set(inventory.state_files):
             del self._states[gone]
         return Survey(
@@ -248,7 +254,30 @@ class Surveyor:
             return None
 
 
+def _damaged(inventory: Inventory, ledger: Ledger | None) -> dict[str, str]:
+    """Return which complete checkpoints are known to be damaged in the very files that are there."""
+    known = ledger.verified if ledger is not None else {}
+    damages = {name: found for name, found in known.items() if found.damage}
+    if not damages:
+        return {}
+    return {
+        checkpoint.name: f"damaged: {damages[checkpoint.name].damage}"
+        for checkpoint in inventory.checkpoints
+        if checkpoint.name in damages
+        and damages[checkpoint.name].files == marks_of(checkpoint.tensor_files)
+    }
+
+
 def is_in_the_making(partial: Partial, now: float) -> bool:
     """Say whether a partial checkpoint has been written to a moment ago."""
-    latest = max((entry.mtime for entry in partial.files), default=0.0)
+    # Of a damaged one every byte had been there when it was verified.
+    return partial.damaged is None and is_fresh(partial.files, now)
+
+
+def is_fresh(files: Iterable[Entry], now: float) -> bool:
+    """Say whether one of `files` has been written to a moment ago.
+
+    A file that is written again so soon may have the same mark as before.
+    """
+    latest = max((entry.mtime for entry in files), default=0.0)
     return abs(now - latest) < STILL_WRITTEN

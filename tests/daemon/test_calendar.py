@@ -16,7 +16,10 @@ def calendar():
     stream = io.StringIO()
     heard = threading.Event()
     one = Calendar(
-        Log(LogSettings(format="json"), stream), on_expiry=heard.set, on_report=heard.set
+        Log(LogSettings(format="json"), stream),
+        on_expiry=heard.set,
+        on_scrub=heard.set,
+        on_report=heard.set,
     )
     one.stream, one.heard_event = stream, heard  # type: ignore[attr-defined]
     yield one
@@ -30,7 +33,7 @@ def jobs(calendar):
 def test_each_job_runs_once_however_late(calendar):
     calendar.start()
 
-    assert jobs(calendar).keys() == {"trash_expiry", "daily_report"}
+    assert jobs(calendar).keys() == {"trash_expiry", "scrub", "daily_report"}
     for job in jobs(calendar).values():
         assert (job.coalesce, job.misfire_grace_time, job.max_instances) == (True, None, 1)
         assert str(job.next_run_time.tzinfo) == "UTC"
