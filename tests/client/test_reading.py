@@ -167,3 +167,126 @@ def test_a_state_file_that_is_a_directory_is_an_error_that_says_so(tf, tmp_path)
     assert tf.train.get_checkpoint_state(str(tmp_path)) is None
     with pytest.raises(StorageError, match="checkpoint"):
         ckptd_client.get_checkpoint_state(tmp_path)
+
+
+# Verified.
+
+
+def flip(path, offset):
+    with path.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 0xFF]))
+
+
+def cut(*paths):
+    for path in paths:
+        os.truncate(path, 3)
+
+
+@pytest.fixture
+def run(tf, tmp_path):
+    """Return a directory with m-1 to m-3 and ema-9, of which m-3 is the newest by the state file."""
+    path = tmp_path / "run"
+    with SaverProgram(tf, path, name="ema") as program:
+        program.save(9)
+    with SaverProgram(tf, path) as program:
+        for step in (1, 2, 3):
+            program.save(step)
+    for time, name in enumerate(("m-1", "m-2", "ema-9", "m-3")):
+        os.utime(path / f"{name}.index", (time, time))
+    return path
+
+
+DATA = "data-00000-of-00001"
+BROKEN = "{run}/m-3 cannot be restored: "
+TAKEN = "{run}/m-2 is taken instead of {run}/m-3"
+CHECKSUM = (
+    f"m-3.{DATA}: tensor 'w' at byte 16: checksum does not match: "
+    "expected 0xd7c5bc06, found 0x713ab972"
+)
+SHORT = "too short to be a table: 3 bytes, a footer alone takes 48"
+INDEX = "data block at 0: checksum does not match"
+FALLS_BACK = {
+    "sound": (lambda run: None, "m-3", []),
+    "a wrong byte": (lambda run: flip(run / f"m-3.{DATA}", 16), "m-2", [BROKEN + CHECKSUM, TAKEN]),
+    "no data": (
+        lambda run: (run / f"m-3.{DATA}").unlink(),
+        "m-2",
+        [BROKEN + "shard 0 of 1 is missing", TAKEN],
+    ),
+    "gone": (
+        lambda run: [file.unlink() for file in run.glob("m-3*")],
+        "m-2",
+        [BROKEN + "it is not there", TAKEN],
+    ),
+    "a partial one between": (
+        lambda run: cut(run / f"m-2.{DATA}", run / "m-3.index"),
+        "m-1",
+        [BROKEN + SHORT, "{run}/m-1 is taken instead of {run}/m-3"],
+    ),
+    "an older one does not matter": (lambda run: flip(run / f"m-2.{DATA}", 16), "m-3", []),
+    "all": (
+        lambda run: [flip(file, 5) for file in run.glob("m-*.index")],
+        None,
+        [BROKEN + INDEX, "{run}: no older checkpoint can be restored instead of {run}/m-3"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "expected", "told"), FALLS_BACK.values(), ids=FALLS_BACK)
+def test_verified_it_falls_back_past_what_is_damaged_and_says_so(
+    run, caplog, damage, expected, told
+):
+    damage(run)
+
+    found = ckptd_client.latest_checkpoint(run, verify=True)
+    assert found == (None if expected is None else str(run / expected))
+    assert caplog.messages == [text.format(run=run) for text in told]
+    assert {record.name for record in caplog.records} <= {"ckptd_client"}
+
+
+def test_every_damaged_one_on_the_way_is_told(run, caplog):
+    for step in (2, 3):
+        flip(run / f"m-{step}.{DATA}", 16)
+
+    assert ckptd_client.latest_checkpoint(run, verify=True) == str(run / "m-1")
+    first, second, third = caplog.messages
+    assert first.startswith(f"{run}/m-3 cannot be restored: m-3.{DATA}: tensor 'w'")
+    assert second.startswith(f"{run}/m-2 cannot be restored: m-2.{DATA}: tensor 'w'")
+    assert third == f"{run}/m-1 is taken instead of {run}/m-3"
+
+
+def test_who_rolled_back_is_not_given_a_newer_one(run):
+    (run / "checkpoint").write_text('model_checkpoint_path: "m-2"\n')
+    flip(run / f"m-2.{DATA}", 16)
+    assert ckptd_client.latest_checkpoint(run, verify=True) == str(run / "m-1")
+
+    (run / "m-2.index").unlink()
+    assert ckptd_client.latest_checkpoint(run, verify=True) == str(run / "m-1")
+
+
+@pytest.mark.parametrize("options", [{"write_version": V1, "sharded": True}, {"sharded": True}])
+def test_what_is_fallen_back_to_is_named_as_tensorflow_names_it(tf, tmp_path, options):
+    with SaverProgram(tf, tmp_path, **options) as program:
+        program.save(1)
+        first = tf.train.latest_checkpoint(str(tmp_path))
+        program.save(2)
+        next(tmp_path.glob("m-2*00001-of-00002")).unlink()
+
+        assert ckptd_client.latest_checkpoint(tmp_path, verify=True) == first
+        assert program.restore(first)["w"][0] == 1.0
+
+
+def test_linked_checkpoints_are_the_latest_too(tf, run, tmp_path):
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    for file in run.iterdir():
+        (hub / file.name).symlink_to(file)
+    (hub / "checkpoint").unlink()
+    (hub / "checkpoint").write_text('model_checkpoint_path: "m-3"\n')
+
+    assert tf.train.latest_checkpoint(str(hub)) == str(hub / "m-3")
+    for verify in (False, True):
+        assert ckptd_client.latest_checkpoint(hub, verify=verify) == str(hub / "m-3")
