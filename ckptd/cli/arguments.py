@@ -6,15 +6,17 @@ import pwd
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from click.shell_completion import CompletionItem
 
 from ckptd.errors import CkptdError
-from ckptd.keeper.keeper import Keeper
-from ckptd.retention.policy import Policy
 from ckptd.storage.disk import open_model_directory
+
+if TYPE_CHECKING:  # a keeper takes as long to import as a file's reader to run
+    from ckptd.keeper.keeper import Keeper
+    from ckptd.retention.policy import Policy
 
 
 class DirectoryPath(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.2
@@ -85,9 +87,12 @@ def clock(now: float | None) -> Callable[[], float]:
 
 @contextmanager
 def opened(
-    directory: str, policy: Policy | None = None, now: float | None = None
-) -> Iterator[Keeper]:
+    directory: str, policy: "Policy | None" = None, now: float | None = None
+) -> Iterator["Keeper"]:
     """Open a model directory with a keeper, for one verb."""
+    from ckptd.keeper.keeper import Keeper  # noqa: PLC0415
+    from ckptd.retention.policy import Policy  # noqa: PLC0415
+
     with Keeper(open_model_directory(directory), policy or Policy(), clock(now)) as keeper:
         yield keeper
 
@@ -129,7 +134,7 @@ def complete_removed(
     )
 
 
-def _checkpoints(keeper: Keeper) -> Iterator[tuple[str, str]]:
+def _checkpoints(keeper: "Keeper") -> Iterator[tuple[str, str]]:
     checkpoints = [verdict.checkpoint for verdict in keeper.plan().verdicts]
     for checkpoint in checkpoints:
         if checkpoint.global_step is not None:
@@ -141,7 +146,7 @@ def _checkpoints(keeper: Keeper) -> Iterator[tuple[str, str]]:
 def _completed(
     context: click.Context,
     incomplete: str,
-    offered: Callable[[Keeper], Iterable[tuple[str, str]]],
+    offered: "Callable[[Keeper], Iterable[tuple[str, str]]]",
 ) -> list[CompletionItem]:
     directory = context.params.get("directory")
     if not directory:

@@ -22,7 +22,6 @@ import ckptd_client
 from ckptd.formats.bundle_writer import encode_bundle
 from ckptd.formats.meta_graph import Node, encode_meta_graph
 from ckptd.formats.state_file import StateFile, format_state_file
-from ckptd.formats.tensor_bundle import read_tensors
 
 Array = NDArray[np.float32]
 Tensors = dict[str, Array]
@@ -124,8 +123,9 @@ def restore(directory: Path) -> tuple[int, Tensors] | None:
     prefix = ckptd_client.latest_checkpoint(directory)
     if prefix is None:
         return None
-    index = Path(f"{prefix}.index").read_bytes()
-    tensors = read_tensors(index, lambda _: Path(f"{prefix}.data-00000-of-00001").read_bytes())
+    with ckptd_client.load_checkpoint(prefix, verify=True) as reader:
+        # Copies: what is read is the file itself, and training changes its tensors in place.
+        tensors = {name: np.array(reader.get_tensor(name)) for name in reader}
     return int(tensors.pop("global_step")), tensors
 
 

@@ -1,11 +1,20 @@
 """What a terminal shows: sections as tables, colour where it helps, a bar where it takes long."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final, TextIO
 
 from rich.console import Console, RenderableType
 from rich.padding import Padding
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -76,6 +85,20 @@ class Drawing:
             progress.add_task(printable(text), total=None)
             while not done(_BEAT):
                 pass
+
+    @contextmanager
+    def progress(self, text: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Draw a bar that is full at `total` bytes; what is given adds to it."""
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            DownloadColumn(binary_units=True),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self._console, transient=True) as progress:
+            task = progress.add_task(printable(text), total=total)
+            yield lambda done: progress.update(task, advance=done)
 
     def _drawn(self, *parts: RenderableType) -> str:
         with self._console.capture() as captured:

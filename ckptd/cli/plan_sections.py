@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from ckptd.cli.amounts import age_text, count_text, size_text
-from ckptd.cli.sections import Column, Section
+from ckptd.cli.sections import Column, Section, problems_section
 from ckptd.config.scalars import duration_text
 from ckptd.keeper.plan import DirectoryPlan, Verdict
 from ckptd.retention.candidate import Outcome, Reason
@@ -27,7 +27,6 @@ _PARTIAL: Final = (
 )
 _LEFTOVER: Final = (Column("name", folds=True), Column("what it is", folds=True))
 _NAME: Final = (Column("name", folds=True),)
-_TEXT: Final = (Column("text", folds=True),)
 
 
 def plan_sections(plan: DirectoryPlan) -> Iterator[Section]:
@@ -106,18 +105,6 @@ def other_sections(plan: DirectoryPlan) -> Iterator[Section]:
         rows=[(entry.name,) for entry in strangers],
     )
     yield problems_section(problem.text for problem in plan.problems)
-
-
-def problems_section(texts: Iterable[str]) -> Section:
-    """Return what is wrong, never folded."""
-    return Section(
-        title="PROBLEMS",
-        word="problem",
-        colour="red",
-        columns=_TEXT,
-        rows=[(text,) for text in texts],
-        long=True,
-    )
 
 
 def summary(plan: DirectoryPlan) -> str:

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, NamedTuple
 
 import click
@@ -28,11 +27,15 @@ _VERBS: Final[Mapping[str, _Place]] = {
     "list": _Place("Look", "list", "list_checkpoints"),
     "status": _Place("Look", "status", "status"),
     "history": _Place("Look", "history", "history"),
+    "inspect": _Place("Look", "inspect", "inspect"),
+    "verify": _Place("Look", "verify", "verify"),
     "sweep": _Place("Act", "sweep", "sweep"),
     "pin": _Place("Act", "pin", "pin"),
     "unpin": _Place("Act", "unpin", "unpin"),
     "undo": _Place("Act", "undo", "undo"),
     "approve": _Place("Act", "approve", "approve"),
+    "export": _Place("Act", "export", "export"),
+    "freeze": _Place("Act", "freeze", "freeze_graph"),
     "run": _Place("Run", "run", "run"),
     "check-config": _Place("Run", "check_config", "check_config"),
     "completion": _Place("Run", "completion", "completion"),
@@ -137,6 +140,8 @@ def _show_version(context: click.Context, parameter: click.Parameter, value: boo
     del parameter
     if not value or context.resilient_parsing:
         return
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 (15 ms)
+
     try:
         number = version("ckptd")
     except PackageNotFoundError:

@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from ckptd.cli import streams
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 ERROR_SCHEMA: Final = "ckptd.error/1"
 
+_WORTH_A_BAR: Final = 64 * 2**20  # bytes; less is read or written in no time
 _NARROWEST_TABLE: Final = 60  # columns; a table in fewer is harder to read than lines
 
 
@@ -128,6 +130,15 @@ class Screen:
     def waiting(self, text: str, done: Callable[[float], bool]) -> None:
         """Show a moving bar on standard error until `done`, asked with seconds to wait, is true."""
         self._drawing(self._err).waiting(text, done)
+
+    def progress(self, text: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        """Show a bar on standard error, if that is a terminal and the `total` of bytes takes time.
+
+        Inside the block, what it gives is told how many bytes more are done.
+        """
+        if self.has_live_messages and total >= _WORTH_A_BAR:
+            return self._drawing(self._err).progress(text, total)
+        return nullcontext(lambda _: None)
 
     def _lines(self, section: Section, shown: Sequence[Section], widths: Sequence[int]) -> None:
         first = max(len(other.word) for other in shown)

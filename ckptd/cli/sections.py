@@ -34,6 +34,18 @@ class Section:
     gathers: bool = False
 
 
+def problems_section(texts: Iterable[str]) -> Section:
+    """Return what is wrong, never folded."""
+    return Section(
+        title="PROBLEMS",
+        word="problem",
+        colour="red",
+        columns=(Column("text", folds=True),),
+        rows=[(text,) for text in texts],
+        long=True,
+    )
+
+
 def shared_widths(
     sections: Iterable[Section], *, headings: bool
 ) -> dict[tuple[Column, ...], list[int]]:

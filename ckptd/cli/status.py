@@ -8,9 +8,8 @@ from typing import Any, Final
 from ckptd.cli.amounts import age_text, count_text, size_text
 from ckptd.cli.arguments import directories_argument, opened
 from ckptd.cli.daemon_talk import daemon_status, socket_option
-from ckptd.cli.plan_sections import problems_section
 from ckptd.cli.screen import Screen
-from ckptd.cli.sections import Column, Section
+from ckptd.cli.sections import Column, Section, problems_section
 from ckptd.cli.verb import DONE, IN_PART, all_option, in_turn, verb
 from ckptd.errors import NoDaemonError
 from ckptd.keeper.report import status_entry
@@ -115,6 +114,7 @@ def _cells(entry: Mapping[str, Any]) -> dict[str, str]:
         newest,
         _some(entry["to_remove"]),
         _some(entry["held"]),
+        _some(entry["damaged"]),
         _some(len(entry["pinned"])),
         _trash(entry),
         _shared(entry),
@@ -122,7 +122,7 @@ def _cells(entry: Mapping[str, Any]) -> dict[str, str]:
     return cells | dict(zip(_COLUMNS, values, strict=True))
 
 
-_COLUMNS: Final = ("count", "size", "newest", "go", "held", "pins", "trash", "shared")
+_COLUMNS: Final = ("count", "size", "newest", "go", "held", "damaged", "pins", "trash", "shared")
 
 
 def _told(entry: Mapping[str, Any]) -> list[str]:
@@ -134,6 +134,7 @@ def _told(entry: Mapping[str, Any]) -> list[str]:
             f"newest {_age(entry)} ago" if entry["newest"] is not None else "newest -",
             f"{entry['to_remove']:,} to remove",
             f"{entry['held']:,} held",
+            f"{entry['damaged']:,} damaged",
             f"{len(entry['pinned']):,} pinned",
             f"trash {_trash(entry) or '0 B'}",
             f"shared meta graphs save {_shared(entry) or '0 B'}",

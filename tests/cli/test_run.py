@@ -52,8 +52,9 @@ def test_the_commands_and_the_daemon_work_together(
 
     with running(environment, config, socket):
         until(lambda: run.checkpoints() == {"m-300"})
-        status = ckptd("status", "--socket", socket, "--json").document
+        # What a status shows is as it was after the last sweep, which may not have ended yet.
         until(lambda: "ok, 1 checkpoint, " in ckptd("status", "--socket", socket).out)
+        status = ckptd("status", "--socket", socket, "--json").document
         people = ckptd("status", "--socket", socket)
         swept = ckptd("sweep", run, "--max-to-keep", 1)
         undone = ckptd("undo", run, "--socket", socket)
