@@ -9,7 +9,8 @@ import pytest
 from ckptd.checkpoints.inventory import take_inventory
 from ckptd.checkpoints.listing import Entry, Identity, Kind
 from ckptd.formats.bundle_index import IndexPromise
-from ckptd.keeper.plan import collection_paused, plan_directory
+from ckptd.formats.collection import collection_paused
+from ckptd.keeper.plan import plan_directory
 from ckptd.keeper.survey import Survey
 from ckptd.retention.candidate import Outcome
 from ckptd.retention.policy import Policy
