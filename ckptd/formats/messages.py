@@ -42,6 +42,7 @@ VersionDef: Any = _message("VersionDef")
 BundleEntry: Any = _message("BundleEntry")
 TensorShape: Any = _message("TensorShape")
 TensorSlice: Any = _message("TensorSlice")
+SavedSlice: Any = _message("SavedSlice")
 SavedTensorSlices: Any = _message("SavedTensorSlices")
 
 TensorProto: Any = _message("TensorProto")

@@ -20,11 +20,14 @@ byte, never compresses, ends a block at 256 KiB, and restarts every 16 rows, in 
 every row.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Final, NamedTuple, TypeAlias
 
+from crc32c import crc32c
+
 from ckptd.errors import CorruptIndexError, MissingLibraryError
-from ckptd.formats.checksum import BytesLike, masked_crc32c
+from ckptd.formats.checksum import BytesLike, mask, masked_crc32c
+from ckptd.formats.varint import encode_varint
 
 Row: TypeAlias = tuple[bytes, bytes]
 """Key and value."""
@@ -200,8 +203,11 @@ def _read_block(
     if len(block) < handle.size + _TRAILER_SIZE:
         raise CorruptIndexError(f"{where}: truncated: {len(block)} bytes are left of it")
     checked = memoryview(block)[: handle.size + 1]
-    if masked_crc32c(checked) != int.from_bytes(block[-4:], "little"):
-        raise CorruptIndexError(f"{where}: checksum does not match")
+    stored, found = int.from_bytes(block[-4:], "little"), masked_crc32c(checked)
+    if stored != found:
+        raise CorruptIndexError(
+            f"{where}: checksum does not match: expected {stored:#010x}, found {found:#010x}"
+        )
     kind = block[handle.size]
     if kind == _SNAPPY:
         return _unfold(block[: handle.size], where, limit)
@@ -295,6 +301,14 @@ def _parse_varint(data: bytes, position: int, longest: int) -> tuple[int, int]:
     raise ValueError("not a varint")
 
 
+class LongValue(NamedTuple):
+    """A value that is too large to be held: made in pieces when its turn comes."""
+
+    size: int
+    """Bytes of all pieces."""
+    pieces: Callable[[], Iterable[BytesLike]]
+
+
 def write_table(
     rows: Iterable[Row], *, block_size: int = BLOCK_SIZE, restart_interval: int = RESTART_INTERVAL
 ) -> bytes:
@@ -304,39 +318,71 @@ def write_table(
     restart point every `restart_interval` rows. Raises `ValueError` unless the keys of `rows` are in
     strictly increasing order.
     """
+    return b"".join(table_pieces(rows, block_size=block_size, restart_interval=restart_interval))
+
+
+def table_pieces(
+    rows: Iterable[tuple[bytes, bytes | LongValue]],
+    *,
+    block_size: int = BLOCK_SIZE,
+    restart_interval: int = RESTART_INTERVAL,
+) -> Iterator[BytesLike]:
+    """Yield the bytes that `write_table` returns, a block or less at a time."""
     if block_size < 1 or restart_interval < 1:
         raise ValueError(f"block size {block_size}, restart interval {restart_interval}: below 1")
-    table = bytearray()
+    end = 0
     data = _Block(restart_interval)
     index = _Block(1)
     previous: bytes | None = None
     pending: Handle | None = None  # a block that waits for the next key, to choose its separator
 
-    for key, value in rows:
+    for key, given in rows:
         if previous is not None and key <= previous:
             raise ValueError(f"rows out of order: {key!r} after {previous!r}")
-        if data and len(key) + len(value) >= 2 * block_size:
-            pending = _append_block(table, data.finish())
+        value = given
+        large = len(key) + (given.size if isinstance(given, LongValue) else len(given))
+        if large >= 2 * block_size:
+            if data:
+                pending = Handle(end, data.size)
+                end += yield from _sealed(data.finish())
+        elif isinstance(given, LongValue):
+            value = b"".join(given.pieces())
         if previous is not None and pending is not None:
             index.add(_separator(previous, key), _handle_bytes(pending))
             pending = None
         data.add(key, value)
         previous = key
         if data.size >= block_size:
-            pending = _append_block(table, data.finish())
+            pending = Handle(end, data.size)
+            end += yield from _sealed(data.finish())
 
     if data:
-        pending = _append_block(table, data.finish())
-    metaindex = _append_block(table, _Block(restart_interval).finish())
+        pending = Handle(end, data.size)
+        end += yield from _sealed(data.finish())
+    metaindex = Handle(end, _Block(restart_interval).size)
+    end += yield from _sealed(_Block(restart_interval).finish())
     if previous is not None and pending is not None:
         index.add(_successor(previous), _handle_bytes(pending))
-    footer = _handle_bytes(metaindex) + _handle_bytes(_append_block(table, index.finish()))
-    table += footer.ljust(_HANDLES_SIZE, b"\0") + _MAGIC
-    return bytes(table)
+    footer = _handle_bytes(metaindex) + _handle_bytes(Handle(end, index.size))
+    yield from _sealed(index.finish())
+    yield footer.ljust(_HANDLES_SIZE, b"\0") + _MAGIC
+
+
+def _sealed(contents: Iterable[BytesLike]) -> Generator[BytesLike, None, int]:
+    """Yield a block's contents and its trailer; return how many bytes they take together."""
+    crc = 0
+    size = 0
+    for piece in contents:
+        crc = crc32c(piece, crc)
+        size += len(piece)
+        yield piece
+    kind = bytes([_PLAIN])
+    yield kind + mask(crc32c(kind, crc)).to_bytes(4, "little")
+    return size + _TRAILER_SIZE
 
 
 class _Block:
-    """The contents of one block in the making."""
+    """The contents of one block in the making. A long value is the last one in its block."""
 
     def __init__(self, restart_interval: int) -> None:
         self._restart_interval = restart_interval
@@ -344,6 +390,7 @@ class _Block:
 
     def _start(self) -> None:
         self._rows = bytearray()
+        self._long: LongValue | None = None
         self._restarts = [0]
         self._since_restart = 0
         self._previous = b""
@@ -354,34 +401,46 @@ class _Block:
     @property
     def size(self) -> int:
         """Bytes it takes if finished now."""
-        return len(self._rows) + 4 * len(self._restarts) + 4
+        long = 0 if self._long is None else self._long.size
+        return len(self._rows) + long + 4 * len(self._restarts) + 4
 
-    def add(self, key: bytes, value: bytes) -> None:
+    def add(self, key: bytes, value: bytes | LongValue) -> None:
         shared = 0
         if self._since_restart < self._restart_interval:
             shared = _shared(self._previous, key)
         else:
             self._restarts.append(len(self._rows))
             self._since_restart = 0
-        self._rows += _varint(shared) + _varint(len(key) - shared) + _varint(len(value))
+        size = value.size if isinstance(value, LongValue) else len(value)
+        self._rows += encode_varint(shared) + encode_varint(len(key) - shared) + encode_varint(size)
         self._rows += key[shared:]
-        self._rows += value
+        if isinstance(value, LongValue):
+            self._long = value
+        else:
+            self._rows += value
         self._previous = key
         self._since_restart += 1
 
-    def finish(self) -> bytes:
-        """Return the contents, and begin anew."""
+    def finish(self) -> Iterator[BytesLike]:
+        """Return the contents, in pieces, and begin anew."""
         numbers = (*self._restarts, len(self._restarts))
-        contents = bytes(self._rows) + b"".join(n.to_bytes(4, "little") for n in numbers)
+        tail = b"".join(n.to_bytes(4, "little") for n in numbers)
+        rows, long = self._rows, self._long
         self._start()
-        return contents
+        if long is None:
+            return iter((bytes(rows) + tail,))
+        return _around(rows, long, tail)
 
 
-def _append_block(table: bytearray, contents: bytes) -> Handle:
-    handle = Handle(len(table), len(contents))
-    kind = bytes([_PLAIN])
-    table += contents + kind + masked_crc32c(contents, kind).to_bytes(4, "little")
-    return handle
+def _around(before: BytesLike, long: LongValue, after: bytes) -> Iterator[BytesLike]:
+    yield before
+    left = long.size
+    for piece in long.pieces():
+        left -= len(piece)
+        yield piece
+    if left:
+        raise ValueError(f"a value said to take {long.size} bytes took {long.size - left}")
+    yield after
 
 
 def _separator(last: bytes, following: bytes) -> bytes:
@@ -409,13 +468,4 @@ def _shared(one: bytes, other: bytes) -> int:
 
 
 def _handle_bytes(handle: Handle) -> bytes:
-    return _varint(handle.offset) + _varint(handle.size)
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value >= 0x80:  # noqa: PLR2004 - a varint's continuation bit
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+    return encode_varint(handle.offset) + encode_varint(handle.size)

@@ -27,6 +27,7 @@ from crc32c import crc32c
 
 from ckptd.errors import FormatError
 from ckptd.formats.checksum import BytesLike, mask
+from ckptd.formats.varint import encode_varint
 
 _PIECE: Final = 1 << 20
 """Bytes that are gathered before they are handed on."""
@@ -61,7 +62,7 @@ def strings_in_pieces(values: Iterable[bytes]) -> Generator[bytes, None, int]:
     for lengths in _batches(len(value) for value in values):
         crc = _crc_of_lengths(lengths, crc, "<")
         small = max(lengths) < 0x80  # noqa: PLR2004 - then each is its own varint
-        gathered += bytes(lengths) if small else b"".join(map(_varint, lengths))
+        gathered += bytes(lengths) if small else b"".join(map(encode_varint, lengths))
         if len(gathered) >= _PIECE:
             yield bytes(gathered)
             gathered.clear()
@@ -124,7 +125,7 @@ def variants_in_pieces(values: Iterable[bytes]) -> Generator[bytes, None, int]:
     crc = 0
     gathered = bytearray()
     for value in values:
-        gathered += _varint(len(value))
+        gathered += encode_varint(len(value))
         crc = crc32c(value, crc32c(len(value).to_bytes(8, "little"), crc))
         yield from _gather(gathered, value)
         checksum = mask(crc).to_bytes(_CHECKSUM_SIZE, "little")
@@ -281,12 +282,3 @@ def _joined(pieces: Generator[bytes, None, int]) -> tuple[bytes, int]:
 
 def _varint_size(value: int) -> int:
     return max(1, (value.bit_length() + 6) // 7)
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value >= 0x80:  # noqa: PLR2004 - a varint's continuation bit
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)

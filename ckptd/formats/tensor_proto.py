@@ -18,11 +18,12 @@ from ckptd.errors import CorruptGraphError, FormatError, printable
 from ckptd.formats.arrays import Array, data_type_of, numpy_dtype
 from ckptd.formats.dtypes import DataType, data_type
 from ckptd.formats.messages import TensorProto
+from ckptd.formats.varint import field_header
 
 LARGEST_RANK: Final = 32
 """Dimensions that an array of every supported numpy can have; TensorFlow stops at 254."""
 
-_LARGEST_FILL: Final = 256 << 20
+LARGEST_FILL: Final = 256 << 20
 """Bytes that a list of several values is filled up to. One value for all is not copied, however many
 it stands for; only a constant that ends in so many equal values meets this bound."""
 
@@ -177,7 +178,7 @@ def encode_values(array: Any, data_type: DataType | None = None, *, where: str =
         if data:
             # A list of fixed size is its own packed form; extending it number by number is slow.
             number = TensorProto.DESCRIPTOR.fields_by_name[field].number
-            proto.MergeFromString(_varint(number << 3 | 2) + _varint(len(data)) + data)
+            proto.MergeFromString(field_header(number, len(data)) + data)
     elif field == "half_val":
         proto.half_val.extend(array.view("u2").ravel().tolist())
     elif field == "float8_val":
@@ -300,10 +301,10 @@ def _fill(values: Array, count: int, where: str) -> Array:
         return np.broadcast_to(zero, (count,))
     if given == 1:
         return np.broadcast_to(values, (count,))
-    if count * values.itemsize > _LARGEST_FILL:
+    if count * values.itemsize > LARGEST_FILL:
         raise FormatError(
             f"{where}: {given} values stand for {count}; "
-            f"no more than {_LARGEST_FILL >> 20} MiB are filled up"
+            f"no more than {LARGEST_FILL >> 20} MiB are filled up"
         )
     filled = np.empty(count, values.dtype)
     filled[:given] = values
@@ -332,15 +333,6 @@ def _little_endian(array: Array) -> bytes:
 def _from_little_endian(data: bytes, dtype: np.dtype[Any]) -> Array:
     values = np.frombuffer(data, dtype)
     return values if sys.byteorder == "little" else values.byteswap()
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value >= 0x80:  # noqa: PLR2004 - a varint's continuation bit
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
 
 
 def _brief(sizes: tuple[int, ...]) -> str:

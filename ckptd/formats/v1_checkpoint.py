@@ -1,4 +1,4 @@
-"""The tensors of a V1 checkpoint, read and written.
+"""The tensors of a V1 checkpoint, read.
 
 `ckptd.formats.v1_table` says how a shard is built. Every tensor is stored in slices, one of them for
 most, and each slice as a `TensorProto` without dtype and shape: only the list of its values, whole
@@ -8,10 +8,10 @@ numbers as varints. Values therefore have to be decoded, and nothing of them can
 import math
 import sys
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from ckptd.errors import (
 from ckptd.formats.arrays import Array, numpy_dtype
 from ckptd.formats.checksum import BytesLike
 from ckptd.formats.dtypes import DataType, data_type
-from ckptd.formats.messages import PARSE_ERRORS, SavedTensorSlices, TensorSlice
+from ckptd.formats.messages import PARSE_ERRORS, SavedTensorSlices
 from ckptd.formats.near_names import hint
 from ckptd.formats.regions import (
     Flaw,
@@ -38,45 +38,20 @@ from ckptd.formats.regions import (
     written,
 )
 from ckptd.formats.slices import region_of, slice_key
-from ckptd.formats.sorted_table import read_block_index, read_data_block, write_table
-from ckptd.formats.stitching import flaw_text, part_of, stitch
+from ckptd.formats.sorted_table import read_block_index, read_data_block
+from ckptd.formats.stitching import flaw_text, stitch
 from ckptd.formats.tensor_proto import (
     LARGEST_RANK,
-    array_to_write,
     count_values,
     decode_values,
-    encode_values,
 )
 from ckptd.formats.tensors import Region, StoredTensor
 from ckptd.formats.v1_table import read_v1_header
-from ckptd.formats.versions import CONSUMER
-
-_BYTES_PER_ELEMENT: Final = {
-    "float32": 4,
-    "float64": 8,
-    "int32": 10,
-    "uint8": 2,
-    "int16": 10,
-    "int8": 10,
-    "string": 10,
-    "complex64": 8,
-    "int64": 10,
-    "bool": 1,
-    "qint8": 10,
-    "quint8": 2,
-    "qint32": 10,
-    "uint16": 3,
-    "complex128": 16,
-    "float16": 3,
-}
-"""The types that V1 has, and how many bytes TensorFlow reckons with for an element in a message."""
-_HEADER_BYTES: Final = 1 << 10
-_MESSAGE_LIMIT: Final = 1 << 31
-"""TensorFlow's estimate of a slice's message: these bytes, its own, and those of its elements."""
 
 _KEPT_BLOCK: Final = 1 << 20
-"""Bytes of a block up to which its rows stay in memory for the next look; TensorFlow's blocks of
-small slices take a quarter, and a large slice has a block of its own."""
+"""Bytes for each row of a block up to which its rows stay in memory for the next look: a block of a
+million small slices, which TensorFlow does not write, would else be taken apart a million times. A
+large slice has a block of its own."""
 
 _NAMED: Final = 6
 """Slices that a message names."""
@@ -242,7 +217,7 @@ class _Rows:
         up_to, handle = self._blocks[at]
         after = self._blocks[at - 1][0] if at else None
         rows = dict(read_data_block(self._read, handle, after, up_to))
-        if handle.size <= _KEPT_BLOCK:
+        if handle.size <= _KEPT_BLOCK * len(rows):
             self._kept = (at, rows)
         return rows.get(key)
 
@@ -300,95 +275,3 @@ def _stored(
 
 def _shown(name: str) -> str:
     return repr(printable(name))
-
-
-class _Part(NamedTuple):
-    """One slice to be written."""
-
-    name: str
-    values: Callable[[], Any]
-    tensor_slice: Any
-
-
-def encode_v1(
-    tensors: Mapping[str, Any],
-    *,
-    slices: Mapping[str, Sequence[Region]] | None = None,
-    data_types: Mapping[str, DataType] | None = None,
-) -> bytes:
-    """Return one V1 shard, byte for byte as TensorFlow's Saver writes it.
-
-    `tensors` are whole, also where `slices` names the parts of one that this shard holds; a name
-    that is not in `slices` is stored whole. `data_types` tells types apart that share a dtype
-    (quantized integers). Tensors lie in order of their names.
-
-    Raises `TypeError` for a type that V1 does not have, `ValueError` for slices that no tensor
-    could have, and `FormatError` for a slice beyond the 2 GiB that its message can take.
-    """
-    meta: list[dict[str, Any]] = []
-    parts: dict[bytes, _Part] = {}
-    for name in sorted(tensors):
-        where = f"tensor {_shown(name)}"
-        array, kind = array_to_write(tensors[name], (data_types or {}).get(name), where)
-        if kind.name not in _BYTES_PER_ELEMENT:
-            raise TypeError(
-                f"{where}: the V1 format has no {kind.name}; save a V2 checkpoint, or another dtype"
-            )
-        regions = None if slices is None else slices.get(name)
-        specified = [_slice_of(region, array.shape, where) for region in regions or ()]
-        if regions is None:
-            specified = [TensorSlice(extent=[{}] * array.ndim)]
-        for tensor_slice in specified:
-            key = slice_key(name.encode(), tensor_slice)
-            if key in parts:
-                raise ValueError(f"{where}: slice {_spelled(tensor_slice, array)} is given twice")
-            region = region_of(tensor_slice, array.shape)
-            values = part_of(array, region)
-            _require_writable(values, kind, where)
-            parts[key] = _Part(name, _encoder(values, kind, where), tensor_slice)
-        meta.append(
-            {
-                "name": name,
-                "shape": {"dim": [{"size": size} for size in array.shape]},
-                "type": kind.number,
-                "slice": specified,
-            }
-        )
-    header = SavedTensorSlices(meta={"tensor": meta, "versions": {"producer": CONSUMER}})
-    return write_table(_rows_of(header, parts))
-
-
-def _rows_of(header: Any, parts: Mapping[bytes, _Part]) -> Iterator[tuple[bytes, bytes]]:
-    yield b"", header.SerializeToString()
-    for key in sorted(parts):
-        part = parts[key]
-        row = SavedTensorSlices(
-            data={"name": part.name, "slice": part.tensor_slice, "data": part.values()}
-        )
-        yield key, row.SerializeToString()
-
-
-def _encoder(values: Array, kind: DataType, where: str) -> Callable[[], Any]:
-    """Return what makes the message when its turn comes: one at a time is in memory."""
-    return lambda: encode_values(values, kind, where=where)
-
-
-def _slice_of(region: Region, shape: tuple[int, ...], where: str) -> Any:
-    if not is_inside(region, shape) or not elements_in(region):
-        raise ValueError(f"{where}: {region} is no slice of shape {list(shape)}")
-    return TensorSlice(extent=[{"start": start, "length": length} for start, length in region])
-
-
-def _spelled(tensor_slice: Any, array: Array) -> str:
-    return written(region_of(tensor_slice, array.shape), array.shape)
-
-
-def _require_writable(values: Array, kind: DataType, where: str) -> None:
-    estimate = _HEADER_BYTES + values.size * _BYTES_PER_ELEMENT[kind.name]
-    if kind.name == "string" and estimate <= _MESSAGE_LIMIT:
-        estimate += sum(map(len, values.ravel().tolist()))
-    if estimate > _MESSAGE_LIMIT:
-        raise FormatError(
-            f"{where}: a slice of it may take {estimate} bytes as a message, which holds 2 GiB; "
-            "save it in smaller slices, or a V2 checkpoint"
-        )

@@ -24,7 +24,7 @@ from ckptd.formats.checksum import BytesLike
 from ckptd.formats.dtypes import DataType
 from ckptd.formats.regions import Region
 from ckptd.formats.tensor_values import TensorsToStore, take_tensors
-from ckptd.formats.v1_checkpoint import encode_v1
+from ckptd.formats.v1_writer import encode_v1, v1_pieces
 from ckptd.storage.directory import is_bare_name
 from ckptd.storage.disk import DiskDirectory, open_model_directory
 from ckptd.storage.publish import NewFile, publish
@@ -62,8 +62,7 @@ def save_checkpoint(
     - `meta_graph`: what its ``.meta`` file is to hold.
     - `progress(done, total)` is called after each piece; an exception in it ends the save.
 
-    Takes some megabytes beyond the arrays, which must not change meanwhile; ``"v1"`` takes one data
-    file's worth more. Raises `TypeError` or `ValueError` for what cannot be saved before anything is
+    Takes some megabytes beyond the arrays, which must not change meanwhile. Raises `TypeError` or `ValueError` for what cannot be saved before anything is
     written, and `ckptd.errors.StorageError` where the disk refuses; then nothing is left behind.
     """
     if version not in _VERSIONS:
@@ -131,7 +130,7 @@ def _write_v1(
             if part.region is not None:
                 slices.setdefault(part.name, []).append(part.region)
         arrays = {part.name: taken.arrays[part.name] for part in parts}
-        yield NewFile(shard_file, encode_v1(arrays, slices=slices, data_types=types))
+        yield NewFile(shard_file, v1_pieces(arrays, slices=slices, data_types=types))
         counted.add(sum(part.size for part in parts))
 
 

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from ckptd.errors import CorruptIndexError, MissingLibraryError
 from ckptd.formats.checksum import masked_crc32c
-from ckptd.formats.sorted_table import LostBlock, read_first_block, read_table, write_table
+from ckptd.formats.sorted_table import (
+    LongValue,
+    LostBlock,
+    read_first_block,
+    read_table,
+    table_pieces,
+    write_table,
+)
 
 KIB = 1024
 ROWS = [(b"", b"header"), (b"kernel/1", b"one"), (b"kernel/12", b"two"), (b"zero", b"")]
@@ -115,6 +122,27 @@ def test_smaller_blocks_and_more_restarts_take_more_room():
 
     assert len(write_table(rows, block_size=1000)) > len(write_table(rows))
     assert len(write_table(rows, restart_interval=1)) > len(write_table(rows))
+
+
+@given(tables, st.sampled_from([8, 64, 1024]), st.integers(1, 100))
+def test_values_made_in_pieces_give_the_same_table(rows, block_size, piece):
+    def in_pieces(value):
+        return LongValue(
+            len(value), lambda: (value[at : at + piece] for at in range(0, len(value), piece))
+        )
+
+    streamed = ((key, in_pieces(value)) for key, value in rows)
+
+    assert b"".join(table_pieces(streamed, block_size=block_size)) == write_table(
+        rows, block_size=block_size
+    )
+
+
+@pytest.mark.parametrize("made", [[], [b"x" * 99], [b"x" * 101]])
+def test_a_value_of_another_size_than_it_was_said_to_have_is_refused(made):
+    rows = [(b"key", LongValue(100, lambda: made))]
+    with pytest.raises(ValueError, match=f"said to take 100 bytes took {sum(map(len, made))}"):
+        b"".join(table_pieces(rows, block_size=16))
 
 
 @pytest.mark.parametrize("sizes", [{"block_size": 0}, {"restart_interval": 0}])
@@ -293,7 +321,8 @@ def test_blocks_behind_a_damaged_one_are_read_if_that_is_wished():
     left = list(read_table(flipped(built, 1500), on_lost=lost.append))
 
     assert left == [*blocks[0], *blocks[2], *blocks[3]]
-    assert lost == [LostBlock("data block at 1054: checksum does not match", b"09", b"19")]
+    problem = "data block at 1054: checksum does not match: expected 0xdf94aadf, found 0x264349f5"
+    assert lost == [LostBlock(problem, b"09", b"19")]
     with pytest.raises(CorruptIndexError, match="data block at 1054: checksum"):
         list(read_table(flipped(built, 1500)))
 

@@ -1,6 +1,7 @@
 """A V1 shard is recognised without reading it all; its tensors are read and written as TensorFlow does."""
 
 import contextlib
+import tracemalloc
 
 import ml_dtypes
 import numpy as np
@@ -20,8 +21,9 @@ from ckptd.formats.dtypes import BY_NAME, FLOAT32
 from ckptd.formats.messages import SavedTensorSlices
 from ckptd.formats.sorted_table import read_table, write_table
 from ckptd.formats.tensors import Extent, StoredTensor
-from ckptd.formats.v1_checkpoint import V1Checkpoint, encode_v1
+from ckptd.formats.v1_checkpoint import V1Checkpoint
 from ckptd.formats.v1_table import V1Promise, read_v1_promise
+from ckptd.formats.v1_writer import encode_v1, v1_pieces
 
 # What TensorFlow 2.21 writes for 'a' = float32 [1, 2] with SaverDef.V1.
 HEADER = bytes.fromhex("0a150a0f0a0161120412020802180122020a0012020801")
@@ -365,6 +367,41 @@ def test_a_region_outside_the_tensor_is_refused():
 def test_what_v1_cannot_hold_is_refused(array, options, error, reason):
     with pytest.raises(error, match=reason):
         encode_v1({"x": array}, **options)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(600_000, dtype=np.float32),
+        np.arange(-300_000, 300_000, dtype=np.int64),
+        np.tile(np.arange(-128, 128, dtype=np.int8), 2000),
+        np.linspace(0, 1, 600_000).astype(np.float16),
+        np.arange(300_000) * (1 + 2j),
+        np.arange(600_000) % 3 == 0,
+        np.array([b"%d" % n for n in range(600_000)], object),
+        np.asfortranarray(np.arange(600_000, dtype=np.int32).reshape(600, 1000)),
+    ],
+    ids=lambda array: str(array.dtype),
+)
+def test_what_is_written_in_pieces_is_the_same_message(array, monkeypatch):
+    in_pieces = encode_v1({"x": array})
+    monkeypatch.setattr("ckptd.formats.v1_writer._PIECE", 10**9)
+
+    assert in_pieces == encode_v1({"x": array})
+    np.testing.assert_array_equal(one_shard(m=in_pieces).read("x"), array)
+
+
+def test_a_large_tensor_is_written_with_some_megabytes():
+    array = np.broadcast_to(np.int64(-1), (6_000_000,))
+    tracemalloc.start()
+    try:
+        size = sum(len(piece) for piece in v1_pieces({"x": array}))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert size > 60_000_000
+    assert peak < 24 * 2**20
 
 
 SLICED = encode_v1(

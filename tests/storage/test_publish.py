@@ -17,7 +17,7 @@ from ckptd.formats.bundle_layout import lay_out
 from ckptd.formats.bundle_writer import BundleWriter
 from ckptd.formats.checksum import masked_crc32c
 from ckptd.formats.tensor_values import take_tensors
-from ckptd.formats.v1_checkpoint import encode_v1
+from ckptd.formats.v1_writer import encode_v1
 from ckptd.keeper.inspector import DirectoryInspector
 from ckptd.storage.directory import pieces_of
 from ckptd.storage.publish import NewFile, publish
