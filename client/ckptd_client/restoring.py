@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from ckptd.errors import CkptdError, RestoreError, printable
+from ckptd.errors import CkptdError, NoSuchCheckpointError, RestoreError, printable
 from ckptd.formats.arrays import Array, numpy_dtype
 from ckptd.formats.near_names import hint
 from ckptd.formats.object_graph import OBJECT_GRAPH_KEY
@@ -56,7 +56,7 @@ class RestoreReport:
     prefix: str
     variables: tuple[Restored, ...]
     unused: tuple[str, ...]
-    """The keys of the checkpoint's tensors that no variable was filled from, in their order."""
+    """The keys of the checkpoint's tensors that no variable has asked for, in their order."""
 
     @property
     def restored(self) -> tuple[str, ...]:
@@ -88,7 +88,7 @@ class RestoreReport:
 
 
 def restore(
-    ckpt_dir_or_file: str | os.PathLike[str],
+    ckpt_dir_or_file: str | os.PathLike[str] | None,
     variables: Mapping[str, Array],
     *,
     partial: bool = False,
@@ -106,10 +106,16 @@ def restore(
     filled, and the report says which were not, and why. Checksums are checked before anything is
     changed, unless `verify` is false.
 
-    Raises what `open_checkpoint` raises; `TypeError` or `ValueError` for what cannot be filled
+    Raises what `open_checkpoint` raises, `NoSuchCheckpointError` also for the None of a
+    `latest_checkpoint` that has found nothing; `TypeError` or `ValueError` for what cannot be filled
     whatever the checkpoint holds.
     """
     _require_arrays(variables)
+    if ckpt_dir_or_file is None:
+        raise NoSuchCheckpointError(
+            "cannot restore from None: latest_checkpoint has found nothing; "
+            "give the directory in its place to be told why"
+        )
     with open_checkpoint(ckpt_dir_or_file) as opened:
         reader = CheckpointReader(opened)
         keys: dict[str, str] = {}
