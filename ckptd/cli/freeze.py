@@ -4,11 +4,13 @@ import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import click
 
 from ckptd.checkpoints.layouts.tensorflow import index_name
+from ckptd.checkpoints.listing import Kind
 from ckptd.cli.amounts import count_text, size_text
 from ckptd.cli.arguments import FilePath
 from ckptd.cli.screen import Screen
@@ -23,13 +25,12 @@ from ckptd.errors import (
 )
 from ckptd.formats.arrays import Array
 from ckptd.formats.dtypes import base_number, data_type
-from ckptd.formats.freezing import Read, freeze
+from ckptd.formats.freezing import Read, bytes_of_values, freeze
 from ckptd.formats.graph import Graph, serialized
 from ckptd.formats.graph_shapes import Shape
 from ckptd.formats.near_names import hint
 from ckptd.formats.object_graph import OBJECT_GRAPH_KEY
 from ckptd.formats.saved_model import read_saved_model
-from ckptd.formats.tensors import Region
 from ckptd.storage.output import new_output
 from ckptd.storage.reading import look_at
 from ckptd_client.graphs import import_meta_graph
@@ -60,8 +61,8 @@ class _Recorder:
         self.tensors: list[tuple[str, Array]] = []
         self._read = read
 
-    def __call__(self, name: str, /, *, region: Region | None = None) -> Array:
-        array = self._read(name, region=region)
+    def __call__(self, name: str) -> Array:
+        array = self._read(name)
         if name != OBJECT_GRAPH_KEY:
             self.tensors.append((name, array))
         return array
@@ -72,6 +73,7 @@ class _Recorder:
 @click.argument("nodes", metavar="[NODE]...", nargs=-1)
 @click.option(
     "--output",
+    "-o",
     "output",
     metavar="FILE",
     required=True,
@@ -118,7 +120,15 @@ def freeze_graph(
     """
     if nodes and signature is not None:
         raise click.UsageError("give NODEs or --signature, not both")
-    if not force and look_at(output) is not None:
+    if output.endswith((".pbtxt", ".json")):
+        raise click.UsageError(
+            f"a frozen graph is binary: write FILE.pb, and `ckptd export` makes "
+            f"{printable(output)} of it"
+        )
+    there = look_at(output)
+    if there is not None and there.kind is Kind.DIRECTORY:
+        raise StorageError("write", output, "it is a directory", number=errno.EISDIR)
+    if not force and there is not None:
         reason = "there is such a file already; --force replaces it"
         raise StorageError("write", output, reason, number=errno.EEXIST)
     is_model = meta_graph_file is None and identify(path) is Content.SAVED_MODEL
@@ -159,7 +169,7 @@ def _checkpoint(
         if not nodes and signature is None:
             raise click.UsageError("name the NODEs that are to be computed, such as 'logits'")
         outputs = nodes or _outputs_of(meta_graph, str(signature), file)
-        yield _Job(meta_graph, opened.read, outputs)
+        yield _Job(meta_graph, partial(opened.read, verify=True), outputs)
 
 
 @contextmanager
@@ -178,11 +188,10 @@ def _saved_model(
         yield _Job(meta_graph, _nothing, outputs)
         return
     with open_checkpoint(prefix) as opened:
-        yield _Job(meta_graph, opened.read, outputs)
+        yield _Job(meta_graph, partial(opened.read, verify=True), outputs)
 
 
-def _nothing(name: str, /, *, region: Region | None = None) -> Array:
-    del region
+def _nothing(name: str) -> Array:
     raise NoSuchTensorError(f"the SavedModel has no variables, and no tensor {printable(name)!r}")
 
 
@@ -242,7 +251,7 @@ def _document(
                 "tensor": name,
                 "dtype": array.dtype.name if not array.dtype.hasobject else "string",
                 "shape": list(array.shape),
-                "bytes": array.size * array.itemsize,
+                "bytes": bytes_of_values(array),
             }
             for name, array in tensors
         ],
@@ -305,5 +314,5 @@ def _show(screen: Screen, document: dict[str, Any], nodes_before: int) -> None:
 
 def _shape_text(shape: Sequence[int | None] | None) -> str:
     if shape is None:
-        return "?"
+        return "[...]"
     return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"

@@ -31,6 +31,12 @@ class DataType:
 
 _ENUM_NAMES: Final = {1: "DT_FLOAT", 2: "DT_DOUBLE", 19: "DT_HALF"}
 
+MOST_DIMENSIONS: Final = 254
+"""What `TensorShape` takes. To multiply many more than these takes hours, so they are counted first."""
+
+MOST_ELEMENTS: Final = 2**63 - 1
+"""What TensorFlow counts a tensor's elements in; Python writes out no number of a thousand digits."""
+
 FLOAT32: Final = DataType(1, "float32", 4)
 STRING: Final = DataType(7, "string", None)
 VARIANT: Final = DataType(21, "variant", None)

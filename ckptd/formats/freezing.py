@@ -7,19 +7,21 @@ Functions stay functions: one that was given a variable is given its value.
 The reverse, a checkpoint's tensors out of a frozen graph's constants, is `constants_of`.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 from ckptd.errors import CorruptGraphError, FormatError, NoSuchTensorError, printable
 from ckptd.formats.arrays import Array, numpy_dtype
-from ckptd.formats.dtypes import base_number, data_type
+from ckptd.formats.dtypes import VARIANT, base_number, data_type
 from ckptd.formats.graph import Graph
-from ckptd.formats.graph_walk import Body, node_of
+from ckptd.formats.graph_walk import Body, attribute_of, node_of
 from ckptd.formats.messages import PARSE_ERRORS, GraphDef, TrackableObjectGraph
 from ckptd.formats.object_graph import OBJECT_GRAPH_KEY
+from ckptd.formats.regions import is_inside
 from ckptd.formats.restore_wiring import Stored, read_wiring
-from ckptd.formats.tensor_proto import decode_tensor, encode_tensor
-from ckptd.formats.tensors import Region
+from ckptd.formats.stitching import part_of
+from ckptd.formats.tensor_proto import LARGEST_FILL, LARGEST_RANK, decode_tensor, encode_tensor
 from ckptd.formats.variable_uses import CALLS, Conversion, Value, data_inputs, functions_in
 
 LARGEST_MESSAGE: Final = 2**31 - 1
@@ -27,14 +29,14 @@ LARGEST_MESSAGE: Final = 2**31 - 1
 
 _WAYS: Final = frozenset({"Identity", "Enter", "Switch"})
 """Operations that a variable's value passes on its way to what reads it."""
+_SMALLEST_VALUE: Final = 8
+"""Bytes in memory that a byte of a message can stand for without being filled up: a number of eight
+as a varint, a pointer to an empty string."""
 _LONGEST_STORY: Final = 3  # nodes named between an output and what it needs
 
 
-class Read(Protocol):
-    """Reads a tensor of the checkpoint, or a part of it, as `TensorSource.read` does."""
-
-    def __call__(self, name: str, /, *, region: Region | None = None) -> Array:
-        """Return the tensor; raise `NoSuchTensorError` where there is none of that name."""
+Read: TypeAlias = Callable[[str], Array]
+"""Returns a tensor of the checkpoint; raises `NoSuchTensorError` where there is none of that name."""
 
 
 def freeze(
@@ -95,11 +97,22 @@ def constants_of(graph_def: Any, *, all: bool = False) -> dict[str, Array]:  # n
     cannot be read.
     """
     weights = None if all else _variables_before(graph_def)
-    return {
-        node.name: decode_tensor(node.attr["value"].tensor, f"node {printable(node.name)!r}")
-        for node in graph_def.node
-        if node.op == "Const" and (weights is None or node.name in weights)
-    }
+    found = {}
+    filled = 0
+    for node in graph_def.node:
+        if node.op != "Const" or (weights is not None and node.name not in weights):
+            continue
+        where = f"node {printable(node.name)!r}"
+        message = node.attr["value"].tensor
+        array = found[node.name] = decode_tensor(message, where)
+        if any(array.strides):  # else one value stands for all, and takes no memory
+            filled += max(0, array.nbytes - message.ByteSize() * _SMALLEST_VALUE)
+        if filled > LARGEST_FILL:
+            raise FormatError(
+                f"{where}: a few values stand for many, in this constant and those before it; "
+                f"no more than {LARGEST_FILL >> 20} MiB are filled up"
+            )
+    return found
 
 
 def _wanted(graph: Graph, output: str) -> str:
@@ -160,7 +173,7 @@ def _add_library(
 
 def _fill_in(frozen: Any, constants: list[tuple[Any, Array, Any]]) -> None:
     """Put the values into the constants, if a message can hold them all."""
-    sizes = [_size(array) for _, array, _ in constants]
+    sizes = [bytes_of_values(array) for _, array, _ in constants]
     total = sum(sizes) + frozen.ByteSize()
     if total > LARGEST_MESSAGE:
         largest, node = max(zip(sizes, (node.name for node, _, _ in constants), strict=True))
@@ -177,7 +190,8 @@ def _fill_in(frozen: Any, constants: list[tuple[Any, Array, Any]]) -> None:
         )
 
 
-def _size(array: Array) -> int:
+def bytes_of_values(array: Array) -> int:
+    """Return how many bytes the values of an array take, those of its strings for strings."""
     if array.dtype.hasobject:
         return sum(map(len, array.ravel().tolist()))
     return array.size * array.itemsize
@@ -191,14 +205,18 @@ class _Variables:
         """By graph or function, and node: the value and its data type."""
         self._wiring = read_wiring(meta_graph)
         self._read = read
+        self._whole: dict[str, Array] = {}
+        """By name: tensors of which the graph has parts, read once for all of them."""
         self._full_names: dict[str, str] | None = None
 
     def value_of(self, node: Any, where: str) -> Value:
         """Return what stands for a variable. Raises as `freeze` does."""
-        kind = data_type(base_number(node.attr["dtype"].type))
-        array, stored = self._locate(node)
+        kind = data_type(base_number(attribute_of(node, "dtype").type))
         what = f"variable {printable(node.name)!r}"
-        declared = node.attr["shape"].shape
+        if kind == VARIANT:
+            raise FormatError(f"{what} is of type variant, and no constant can hold that")
+        array, stored = self._locate(node)
+        declared = attribute_of(node, "shape").shape
         sizes = None if declared.unknown_rank else [dim.size for dim in declared.dim]
         if stored.reshaped and sizes is not None and _holds(array, sizes):
             array = array.reshape(sizes)
@@ -222,7 +240,7 @@ class _Variables:
             if array is not None:
                 return array, stored
             missing = missing or error
-        for name in (node.name, node.attr["shared_name"].s.decode("utf-8", "replace")):
+        for name in (node.name, attribute_of(node, "shared_name").s.decode("utf-8", "replace")):
             key = self._by_full_name().get(name)
             if key is not None:
                 return self._read(key), Stored(key)
@@ -230,9 +248,25 @@ class _Variables:
 
     def _tried(self, stored: Stored) -> tuple[Array | None, NoSuchTensorError | None]:
         try:
-            return self._read(stored.name, region=stored.region), None
+            whole = self._whole_or_read(stored)
         except NoSuchTensorError as error:
             return None, error
+        expected, region = stored.shape, stored.region
+        misfit = expected is not None and expected != whole.shape
+        if misfit or (region is not None and not is_inside(region, whole.shape)):
+            what = "" if region is None else "a part of "
+            raise CorruptGraphError(
+                f"the graph restores {what}{_shape_text(expected)} from tensor "
+                f"{printable(stored.name)!r}; in the checkpoint it is {_shape_text(whole.shape)}"
+            )
+        return whole if region is None else part_of(whole, region), None
+
+    def _whole_or_read(self, stored: Stored) -> Array:
+        if stored.region is None:
+            return self._read(stored.name)
+        if stored.name not in self._whole:
+            self._whole[stored.name] = self._read(stored.name)
+        return self._whole[stored.name]
 
     def _by_full_name(self) -> dict[str, str]:
         """Return the keys of an object-based checkpoint by the variables' names, where unique."""
@@ -254,10 +288,9 @@ class _Variables:
 
 
 def _holds(array: Array, sizes: Sequence[int]) -> bool:
-    count = 1
-    for size in sizes:
-        count *= size
-    return count == array.size and all(size >= 0 for size in sizes)
+    if len(sizes) > LARGEST_RANK or min(sizes, default=0) < 0:
+        return False
+    return math.prod(sizes) == array.size
 
 
 def _shape_text(sizes: Sequence[int] | None) -> str:
@@ -280,9 +313,11 @@ def _variables_before(graph_def: Any) -> set[str]:
                 call = CALLS[node.op]
                 arguments = data_inputs(node)[call.first :]
                 for function in (
-                    f for name in call.functions for f in functions_in(node.attr[name])
+                    f for name in call.functions for f in functions_in(attribute_of(node, name))
                 ):
                     handed.setdefault(function.name, []).append((where, arguments))
+    for calls in handed.values():
+        calls.sort(key=lambda call: -len(call[1]))  # those that hand an argument come first
     found: set[tuple[str, str]] = set()
     while waiting:
         where, text = waiting.pop()
@@ -296,9 +331,10 @@ def _variables_before(graph_def: Any) -> set[str]:
                 waiting += [(where, each) for each in data_inputs(node)[:1]]
         elif text in body.arguments:
             place = body.arguments[text]
-            waiting += [
-                (by, given[place]) for by, given in handed.get(where, ()) if place < len(given)
-            ]
+            for by, given in handed.get(where, ()):
+                if place >= len(given):
+                    break
+                waiting.append((by, given[place]))
     return {name for where, name in found if not where}
 
 

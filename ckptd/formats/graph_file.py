@@ -49,7 +49,7 @@ _MESSAGES: Final = {
 _BY_FIELD: Final = {
     field.name: kind for kind, message in _MESSAGES.items() for field in message.DESCRIPTOR.fields
 }
-_FIRST_FIELD: Final = re.compile(rb"\s*(?:#[^\n]*\s*)*([A-Za-z_][A-Za-z0-9_]{0,63})\s*[:{<]")
+_FIRST_FIELD: Final = re.compile(rb"\s*(?:#[^\n]*\n\s*)*([A-Za-z_][A-Za-z0-9_]{0,63})\s*[:{<]")
 """The first field of a text form, after spaces and comments."""
 _FIRST_FIELD_WITHIN: Final = 64 << 10
 """Bytes; a text that begins with more comments is not recognized."""

@@ -9,7 +9,8 @@ often knows more. In a loop nothing is known of what comes round.
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from itertools import chain, repeat
+from typing import Any, Final, NamedTuple, TypeAlias, overload
 
 from ckptd.errors import FormatError
 from ckptd.formats.graph_walk import is_control, node_of
@@ -47,6 +48,27 @@ class _Known(NamedTuple):
 
 
 _NOTHING: Final = _Known()
+
+
+class _Alike(Sequence[Shape]):
+    """The shapes of many outputs that have the same, in the memory of one."""
+
+    def __init__(self, shape: Shape, count: int) -> None:
+        self.shape = shape
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Shape: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Shape]: ...
+    def __getitem__(self, index: int | slice) -> Shape | Sequence[Shape]:
+        if isinstance(index, slice):
+            return [self.shape] * len(range(self._count)[index])
+        range(self._count)[index]  # raises what a list does
+        return self.shape
 
 
 class Shapes:
@@ -95,13 +117,13 @@ class Shapes:
             operation = _Operation(node, [self._input(end) for end in ends], self._producer)
             try:
                 known = rule(operation)
-                known = known._replace(shapes=[_sound(shape) for shape in known.shapes])
+                known = known._replace(shapes=_all_sound(known.shapes))
             except _ContradictionError:
                 known = _NOTHING
         if "_output_shapes" not in node.attr:
             return known
         stated = [shape_of(each) for each in node.attr["_output_shapes"].list.shape[:_MOST_OUTPUTS]]
-        padded = [*known.shapes, *[None] * len(stated)]
+        padded = chain(known.shapes, repeat(None))
         try:
             shapes = [_merge(*pair) for pair in zip(stated, padded, strict=False)]
         except _ContradictionError:
@@ -227,6 +249,12 @@ def _sound(shape: Shape) -> Shape:
     return shape
 
 
+def _all_sound(shapes: Sequence[Shape]) -> Sequence[Shape]:
+    if isinstance(shapes, _Alike):
+        return _Alike(_sound(shapes.shape), len(shapes))
+    return [_sound(shape) for shape in shapes]
+
+
 def _merge_size(one: int | None, other: int | None) -> int | None:
     if one is None or one == other:
         return other
@@ -265,7 +293,7 @@ def _axis(number: int | None, rank: int) -> int | None:
         return None
     if not -rank <= number < rank:
         raise _ContradictionError
-    return number % rank if rank else 0
+    return number % rank
 
 
 # The table. Each rule returns what is known of the operation that it is given.
@@ -543,7 +571,7 @@ def _transpose(op: _Operation) -> _Known:
     if order is None:
         return _one(None if shape is None else (None,) * len(shape))
     if shape is None:
-        return _one((None,) * len(order))
+        return _one((None,) * len(order) if len(order) > 1 else None)
     if sorted(order) != list(range(len(shape))):
         raise _ContradictionError
     return _one(tuple(shape[axis] for axis in order))
@@ -590,7 +618,7 @@ def _unpack(op: _Operation) -> _Known:
         return _NOTHING
     axis = _axis(op.integer("axis"), len(shape)) or 0
     part = (*shape[:axis], *shape[axis + 1 :])
-    return _Known([part] * min(max(op.integer("num"), 0), _MOST_OUTPUTS))
+    return _Known(_Alike(part, min(max(op.integer("num"), 0), _MOST_OUTPUTS)))
 
 
 @_for("Split")
@@ -603,7 +631,7 @@ def _split(op: _Operation) -> _Known:
     if size is not None and size % count:
         raise _ContradictionError
     part = (*shape[:axis], None if size is None else size // count, *shape[axis + 1 :])
-    return _Known([part] * min(count, _MOST_OUTPUTS))
+    return _Known(_Alike(part, min(count, _MOST_OUTPUTS)))
 
 
 @_for("Slice")
@@ -627,6 +655,8 @@ def _strided_slice(op: _Operation) -> _Known:
     begin, end, strides = (op.input(index).value for index in (1, 2, 3))
     bounds = (begin, end, strides)
     if shape is None or not all(isinstance(each, tuple) for each in bounds):
+        return _one(None)
+    if op.numbers(3) is None:
         return _one(None)
     rows = list(zip(*map(tuple, bounds), strict=False))  # type: ignore[arg-type]
     sizes = tuple(_strided_sizes(op, shape, rows))
@@ -676,9 +706,10 @@ def _strided_value(op: _Operation, rows: Any) -> _Value:
     if op.integer("shrink_axis_mask"):
         inside = begin is not None and -len(value) <= begin < len(value)
         return value[begin] if inside else None
-    begin = None if op.integer("begin_mask") else begin
-    end = None if op.integer("end_mask") else end
-    return value[begin:end:stride] if stride and stride > 0 else None
+    from_start, to_end = bool(op.integer("begin_mask")), bool(op.integer("end_mask"))
+    if stride <= 0 or None in {from_start or begin, to_end or end}:
+        return None
+    return value[None if from_start else begin : None if to_end else end : stride]
 
 
 @_for("Pad PadV2 MirrorPad")

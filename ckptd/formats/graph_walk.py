@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ckptd.errors import CorruptGraphError, printable
+from ckptd.formats.messages import AttrValue
 
 
 def is_control(text: str) -> bool:
@@ -28,6 +29,15 @@ def node_of(text: str) -> str:
     ['a/b', 'a/b', 'a/b', 'a/b']
     """
     return text.removeprefix("^").partition(":")[0]
+
+
+def attribute_of(node: Any, name: str) -> Any:
+    """Return an attribute (`AttrValue`) to be read; an empty one where the node does not have it.
+
+    Protobuf would make the one that is missing, in the graph itself.
+    """
+    found = node.attr.get(name)
+    return AttrValue() if found is None else found
 
 
 class Body:

@@ -116,7 +116,7 @@ class MetaGraph:
     @functools.cached_property
     def savers(self) -> tuple[Saver, ...]:
         """`saver`, and the others in the collection of savers, each once."""
-        return tuple(map(read_saver, self._saver_defs()))
+        return tuple(self._saver_defs)
 
     @functools.cached_property
     def saved_tensors(self) -> tuple[SavedTensor, ...]:
@@ -127,8 +127,7 @@ class MetaGraph:
 
     def saved_tensors_of(self, saver: Saver) -> tuple[SavedTensor, ...]:
         """Return what one of `savers` writes; empty for a saver of another graph."""
-        found = (each for each in self._saver_defs() if read_saver(each) == saver)
-        saver_def = next(found, None)
+        saver_def = self._saver_defs.get(saver)
         return () if saver_def is None else saved_tensors(self.graph, saver_def)
 
     @functools.cached_property
@@ -153,14 +152,13 @@ class MetaGraph:
         """Return the binary form: for a ``.meta`` that TensorFlow wrote, the same bytes."""
         return serialized(self.message)
 
-    def _saver_defs(self) -> Iterator[Any]:
-        seen = set()
+    @functools.cached_property
+    def _saver_defs(self) -> Mapping[Saver, Any]:
         first = [self.message.saver_def] if self.message.HasField("saver_def") else []
+        found: dict[Saver, Any] = {}
         for saver_def in first + savers_in(self.message.collection_def):
-            saver = read_saver(saver_def)
-            if saver not in seen:
-                seen.add(saver)
-                yield saver_def
+            found.setdefault(read_saver(saver_def), saver_def)
+        return found
 
 
 def read_meta_graph(data: bytes) -> MetaGraph:

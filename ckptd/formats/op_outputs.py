@@ -50,35 +50,43 @@ def outputs_of(node: Any, op_def: Any | None) -> Outputs | None:
         op_def = usual_ops().get(node.op)
     if op_def is None:
         return None
+    attributes = _Attributes(node, op_def)
     runs = []
     for argument in op_def.output_arg:
         if argument.type_list_attr:
-            listed = _attribute(node, op_def, argument.type_list_attr, "list").list
+            listed = attributes.get(argument.type_list_attr, "list").list
             runs += [_Run(1, number) for number in listed.type]
             continue
         count = 1
         if argument.number_attr:
-            count = _attribute(node, op_def, argument.number_attr, "i").i
+            count = attributes.get(argument.number_attr, "i").i
         number = argument.type
         if argument.type_attr:
-            number = _attribute(node, op_def, argument.type_attr, "type").type
+            number = attributes.get(argument.type_attr, "type").type
         runs.append(_Run(max(count, 0), number))
     return Outputs(runs)
 
 
-def _attribute(node: Any, op_def: Any, name: str, kind: str) -> Any:
-    if name in node.attr:
-        value = node.attr[name]
-    else:
-        value = next(
-            (attr.default_value for attr in op_def.attr if attr.name == name), messages.AttrValue()
-        )
-    if value.WhichOneof("value") != kind:
-        raise CorruptGraphError(
-            f"operation {printable(node.name)!r} ({printable(node.op)}): "
-            f"its outputs depend on attribute {printable(name)!r}, which it does not have"
-        )
-    return value
+class _Attributes:
+    """The attributes of a node, and the values that its operation has for those that are missing."""
+
+    def __init__(self, node: Any, op_def: Any) -> None:
+        self._node = node
+        self._op_def = op_def
+
+    def get(self, name: str, kind: str) -> Any:
+        node = self._node
+        value = node.attr[name] if name in node.attr else self._defaults.get(name)
+        if value is None or value.WhichOneof("value") != kind:
+            raise CorruptGraphError(
+                f"operation {printable(node.name)!r} ({printable(node.op)}): "
+                f"its outputs depend on attribute {printable(name)!r}, which it does not have"
+            )
+        return value
+
+    @functools.cached_property
+    def _defaults(self) -> dict[str, Any]:
+        return {attr.name: attr.default_value for attr in reversed(self._op_def.attr)}
 
 
 _USUAL: Final = {

@@ -20,7 +20,7 @@ from ckptd.formats.dtypes import STRING, DataType, base_number, data_type
 from ckptd.formats.graph import Graph
 from ckptd.formats.graph_shapes import Shape, output_index
 from ckptd.formats.graph_walk import is_control, node_of
-from ckptd.formats.tensor_proto import decode_tensor
+from ckptd.formats.tensor_proto import LARGEST_RANK, decode_tensor
 from ckptd.formats.tensors import Extent, Region
 
 
@@ -122,7 +122,8 @@ class _Saving:
             raise CorruptGraphError(f"{where}: {len(types)} types, but {len(sources)} tensors")
         for encoded, spec, number, source in zip(names, specs, types, sources, strict=True):
             name = encoded.decode("utf-8", "surrogateescape")
-            shape, region = _shape_and_slice(spec, where)
+            shape: Shape
+            shape, region = read_shape_and_slice(spec, where)
             if source and not spec:
                 shape = self._graph.shape(node_of(source), output_index(source))
             tensor = source if not source or ":" in source else f"{source}:0"
@@ -136,7 +137,7 @@ class _Saving:
         value = None if node is None or node.op != "Const" else node.attr.get("value")
         if node is None or value is None or value.tensor.dtype != STRING.number:
             return None
-        count = math.prod(dim.size for dim in value.tensor.tensor_shape.dim)
+        count = math.prod(dim.size for dim in value.tensor.tensor_shape.dim[:LARGEST_RANK])
         if count != expected:
             raise CorruptGraphError(
                 f"{where}: {expected} types, but {count} strings in {printable(node.name)!r}"
@@ -159,7 +160,12 @@ def _types(node: Any, kind: _Kind) -> list[int]:
     return [value.type] if value.WhichOneof("value") == "type" else list(value.list.type)
 
 
-def _shape_and_slice(spec: bytes, where: str) -> tuple[Shape, Region | None]:
+def read_shape_and_slice(spec: bytes, where: str) -> tuple[tuple[int, ...] | None, Region | None]:
+    """Return what an operation says of one tensor: the whole shape, and the part of it (None: all).
+
+    The shape is None where it says nothing. Raises `CorruptGraphError`, whose message begins with
+    `where`.
+    """
     if not spec:
         return None, None
     try:

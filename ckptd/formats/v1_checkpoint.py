@@ -141,10 +141,10 @@ class V1Checkpoint:
         except FormatError as error:
             raise CorruptTensorError(name, str(error)) from None
         # All are decoded before anything is put together: what is allocated then is no larger than
-        # what the file holds.
+        # what the file holds. In order of their keys, so that no block is looked into twice.
         decoded = {
             n: self._decode(stored, each)
-            for n, each in enumerate(slices)
+            for n, each in sorted(enumerate(slices), key=lambda numbered: numbered[1].key)
             if meet(each.region, wanted) is not None
         }
         if not decoded:

@@ -8,13 +8,13 @@ for a value in that argument. What writes to a variable has no counterpart, and 
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 from ckptd.errors import CorruptGraphError, FormatError, printable
 from ckptd.formats.dtypes import data_type
-from ckptd.formats.graph_walk import Body, is_control, node_of
+from ckptd.formats.graph_walk import Body, attribute_of, is_control, node_of
 from ckptd.formats.messages import NodeDef
 from ckptd.formats.restore_wiring import VARIABLES
 
@@ -167,12 +167,14 @@ class Conversion:
         if definition is None:
             raise CorruptGraphError(f"{what}, and the graph has no such function")
         arguments = definition.signature.input_arg
-        given = [None] * len(arguments) if given is None else given
-        if len(given) != len(arguments):
+        if given is not None and len(given) != len(arguments):
             raise CorruptGraphError(
                 f"{what} with {len(given)} inputs; the function takes {len(arguments)}"
             )
-        key = (name, *((each.data_type, each.shape) if each else None for each in given))
+        if given is None or not any(given):
+            key: tuple[Any, ...] = (name,)  # may be mentioned as often as it has arguments
+        else:
+            key = (name, *((each.data_type, each.shape) if each else None for each in given))
         if key not in self._made:
             self._allowance -= definition.ByteSize()
             if self._allowance < 0:
@@ -181,7 +183,7 @@ class Conversion:
                 raise FormatError(f"{what}: {_DEEPEST} calls inside each other are too deep")
             self._made[key] = None
             self._path.append(caller.name)
-            made = self._make(definition, given)
+            made = self._make(definition, given or [None] * len(arguments))
             self._path.pop()
             self._made[key] = made.definition.signature.name
         found = self._made[key]
@@ -201,6 +203,8 @@ class Conversion:
             if value is not None:
                 _set_type(new.signature.input_arg[place], value)
                 new.resource_arg_unique_id.pop(place, None)
+                if place in new.arg_attr:
+                    new.arg_attr[place].attr.pop("_output_shapes", None)  # a handle is a scalar
         results = []
         for result in new.signature.output_arg:
             endpoint = new.ret.get(result.name, "")
@@ -354,10 +358,10 @@ class _Walk:
             self._values[self._body.output(node.name, name, 0, flat)] = value
 
     def _hand_on(self, node: Any, handles: Mapping[int, Value]) -> Any:
-        shapes = {each.shape for each in handles.values()}
         value = next(iter(handles.values()))
-        shape = value.shape if len(shapes) == 1 else None
-        value = Value(value.data_type, shape, value.variable)
+        # What comes round a loop is not known yet when its entry is looked at.
+        every = len(handles) == len(data_inputs(node)) or node.op not in _MERGES
+        value = replace(value, shape=_shape_of_any(handles.values()) if every else None)
         new = _copy(node)
         new.attr["T"].type = value.data_type
         new.attr.pop("_output_shapes", None)
@@ -365,9 +369,9 @@ class _Walk:
         return new
 
     def _check_merge(self, node: Any) -> None:
-        """Raise where a variable and something else come together."""
+        """Raise where a variable and something else come together; a `Merge` reads references."""
         kinds = {
-            None if value is None else value.data_type
+            None if value is None or value.is_reference else value.data_type
             for text in data_inputs(node)
             for value in [self._values.get(self._body.endpoint(text))]
         }
@@ -383,16 +387,20 @@ class _Walk:
         new = _copy(node)
         results: list[tuple[Value | None, ...]] = []
         for attribute in call.functions:
-            for function in functions_in(new.attr[attribute]):
-                made = self._conversion.function(node, function.name, given)
+            asked: dict[str, Function] = {}  # many branches may be one function
+            for function in functions_in(attribute_of(new, attribute)):
+                made = asked.get(function.name)
+                if made is None:
+                    made = self._conversion.function(node, function.name, given)
+                    asked[function.name] = made
+                    if attribute != "cond":
+                        results.append(made.results)
                 function.name = made.definition.signature.name
-                if attribute != "cond":
-                    results.append(made.results)
         returned = self._returned(node, results)
         if call.given == call.returned and any(returned) | any(given):
             self._check_loop(node, given, returned)
         for attribute, values in ((call.given, given), (call.returned, returned)):
-            types = new.attr[attribute].list.type
+            types = attribute_of(new, attribute).list.type
             if any(values) and len(types) != len(values):
                 raise CorruptGraphError(
                     f"{self._body.where}: node {printable(node.name)!r} says of {len(types)} "
@@ -404,7 +412,7 @@ class _Walk:
         for place, value in enumerate(returned):
             if value is not None:
                 self._values[self._body.output(node.name, "output", place, place)] = value
-                shapes = new.attr["output_shapes"].list.shape
+                shapes = attribute_of(new, "output_shapes").list.shape
                 if place < len(shapes):
                     _set_shape(shapes[place], value.shape)
         if any(given) or any(returned):
@@ -424,7 +432,10 @@ class _Walk:
             if kinds[0] != kinds[1]:
                 problem = "its branches return different variables"
                 raise self._conversion.cannot(self._body, node, problem)
-        return first
+        return tuple(
+            value and replace(value, shape=_shape_of_any(each for each in ways if each))
+            for value, ways in zip(first, zip(*results, strict=True), strict=True)
+        )
 
     def _check_loop(
         self, node: Any, given: Sequence[Value | None], returned: Sequence[Value | None]
@@ -488,8 +499,8 @@ class _Walk:
         if value is None or len(data_inputs(node)) < 2:  # noqa: PLR2004 - the table and the indices
             raise self._cannot_use(node, any_value)
         self._check_type(node, value)
-        indices = node.attr["Tindices"].type
-        dimensions = node.attr["batch_dims"].i
+        indices = attribute_of(node, "Tindices").type
+        dimensions = attribute_of(node, "batch_dims").i
         axis = NodeDef(name=self._new_name(f"{node.name}/axis"), op="Const")
         axis.attr["dtype"].type = _INT32
         tensor = axis.attr["value"].tensor
@@ -513,7 +524,7 @@ class _Walk:
         self._check_type(node, value)
         new = _plain(node, "GatherNd", node.input)
         new.attr["Tparams"].type = value.data_type
-        new.attr["Tindices"].CopyFrom(node.attr["Tindices"])
+        new.attr["Tindices"].CopyFrom(attribute_of(node, "Tindices"))
         return [new]
 
     def shape(self, node: Any, value: Value | None, any_value: Value) -> list[Any]:
@@ -534,7 +545,7 @@ class _Walk:
         return [_plain(node, "NoOp", self._in_time(node))]
 
     def _check_type(self, node: Any, value: Value) -> None:
-        told = node.attr["dtype"].type
+        told = attribute_of(node, "dtype").type
         if told != value.data_type:
             raise CorruptGraphError(
                 f"{self._body.where}: node {printable(node.name)!r} reads variable "
@@ -586,6 +597,12 @@ def functions_in(attribute: Any) -> list[Any]:
     if kind == "func":
         return [attribute.func]
     return list(attribute.list.func) if kind == "list" else []
+
+
+def _shape_of_any(values: Iterable[Value]) -> tuple[int, ...] | None:
+    """Return the shape that all have, None if they differ."""
+    shapes = {each.shape for each in values}
+    return shapes.pop() if len(shapes) == 1 else None
 
 
 def _set_type(argument: Any, value: Value) -> None:

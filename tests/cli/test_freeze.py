@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from formats.graphs import FLOAT, handle, meta_graph_of, node, read_of, reference, restoring
+from formats.graphs import FLOAT, STRING, handle, meta_graph_of, node, read_of, reference, restoring
 
 from ckptd.formats.bundle_writer import encode_bundle
 from ckptd.formats.freezing import constants_of
@@ -98,6 +98,27 @@ def test_the_json_is_as_its_schema_says(ckptd, saved, tmp_path, valid):
     assert document["variables"] == [{"tensor": "w", "dtype": "float32", "shape": [2], "bytes": 8}]
     assert document["inputs"] == [{"tensor": "x:0", "dtype": "float32", "shape": [2]}]
     assert document["outputs"] == [{"tensor": "add:0", "dtype": "float32", "shape": [2]}]
+
+
+def test_strings_count_by_their_bytes(ckptd, tmp_path):
+    write_checkpoint(tmp_path / "m", w=np.array([b"twelve bytes", b""], object))
+    strings = meta_graph_of(*reference("w", [2], STRING), restore="")
+    (tmp_path / "m.meta").write_bytes(strings.SerializeToString())
+
+    output = tmp_path / "frozen.pb"
+    document = ckptd("freeze", tmp_path / "m", "--output", output, "w/read", "--json").document
+
+    assert document["variables"] == [{"tensor": "w", "dtype": "string", "shape": [2], "bytes": 12}]
+
+
+def test_a_checkpoint_whose_shapes_are_others_is_named(ckptd, saved, tmp_path):
+    parts = meta_graph_of(*reference("w", [2]), *restoring([("w", "w", "9 7,2")]))
+    saved.with_name("m-1.meta").write_bytes(parts.SerializeToString())
+
+    ended = ckptd("freeze", saved, "--output", tmp_path / "frozen.pb", "w/read")
+
+    assert ended.status == 1
+    assert "restores a part of [9] from tensor 'w'; in the checkpoint it is [2]" in ended.err
 
 
 def test_the_same_input_gives_the_same_bytes(ckptd, saved, tmp_path):
@@ -205,6 +226,32 @@ def test_a_damaged_graph_is_told_with_its_file(ckptd, saved, tmp_path):
 
     assert ended.status == 1
     assert "m-1.meta" in ended.err
+
+
+def test_damaged_weights_are_not_frozen(ckptd, saved, tmp_path):
+    data = saved.with_name("m-1.data-00000-of-00001")
+    data.write_bytes(bytes([data.read_bytes()[0] ^ 1]) + data.read_bytes()[1:])
+
+    ended = ckptd("freeze", saved, "--output", tmp_path / "frozen.pb", "add")
+
+    assert (ended.status, ended.out) == (1, "")
+    assert "tensor 'w' at byte 0: checksum of its data does not match" in ended.err
+    assert not (tmp_path / "frozen.pb").exists()
+
+
+def test_a_directory_is_never_the_output(ckptd, saved, tmp_path):
+    ended = ckptd("freeze", saved, "--output", tmp_path, "add", "--force")
+
+    assert ended.status == 1
+    assert "it is a directory" in ended.err
+
+
+@pytest.mark.parametrize("name", ["frozen.pbtxt", "frozen.json"])
+def test_a_name_that_promises_text_is_refused(ckptd, saved, tmp_path, name):
+    ended = ckptd("freeze", saved, "--output", tmp_path / name, "add")
+
+    assert ended.status == 2
+    assert "a frozen graph is binary" in ended.err
 
 
 def test_no_such_checkpoint(ckptd, tmp_path):

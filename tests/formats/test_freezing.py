@@ -36,13 +36,10 @@ def reading(**tensors):
     """Read from a dict, as from a checkpoint; `__` in a keyword is `/`."""
     named = {name.replace("__", "/"): np.asarray(value) for name, value in tensors.items()}
 
-    def read(name, *, region=None):
+    def read(name):
         if name not in named:
             raise NoSuchTensorError(f"no tensor {name!r}")
-        value = named[name]
-        if region is not None:
-            value = value[tuple(slice(start, start + length) for start, length in region)]
-        return value
+        return named[name]
 
     return read
 
@@ -135,16 +132,126 @@ def test_a_variable_that_no_saver_restores_is_found_by_its_name():
     np.testing.assert_array_equal(constant_named(freeze(graph, reading(shared=W), ["r"]), "a"), W)
 
 
-def test_a_part_of_a_variable_is_found_by_what_the_collection_says():
+@pytest.mark.parametrize("kind", ["VarHandleOp", "VariableV2"])
+def test_nodes_that_share_a_name_are_one_variable_whatever_the_checkpoint_calls_it(kind):
+    read = "ReadVariableOp" if kind == "VarHandleOp" else "Identity"
+    assign = "AssignVariableOp" if kind == "VarHandleOp" else "Assign"
+    nodes = [
+        node("v", kind, dtype=FLOAT, shape=[2], shared_name=b"v"),
+        node("other", kind, dtype=FLOAT, shape=[2], shared_name=b"v"),
+        node("y", read, "other", dtype=FLOAT, T=FLOAT),
+    ]
+    graph = meta_graph_of(*nodes, *restoring([("v", "v", "")], op=assign))
+
+    frozen = freeze(graph, reading(v=W, other=-W), ["y"])
+
+    np.testing.assert_array_equal(constant_named(frozen, "other"), W)
+
+    graph.graph_def.node[1].attr["container"].s = b"elsewhere"
+    frozen = freeze(graph, reading(v=W, other=-W), ["y"])
+    np.testing.assert_array_equal(constant_named(frozen, "other"), -W)
+
+
+@pytest.mark.parametrize("kind", ["graph", "function"])
+def test_a_variable_that_is_restored_by_a_computation_is_refused(kind):
+    nodes = restoring([("a", "a", "")], op="AssignVariableOp")
+    if kind == "graph":
+        nodes[4].input[1] = "half"
+        nodes.append(node("half", "Mul", "save/RestoreV2:0", "save/RestoreV2:0", T=FLOAT))
+        graph = meta_graph_of(handle("a", [2]), read_of("y", "a"), *nodes)
+    else:
+        nodes = restoring([("w", "a", "")], op="AssignVariableOp")[:5]
+        for each in nodes:
+            texts = [
+                f"{text.split(':')[0]}:output:0" if text != "w" else text for text in each.input
+            ]
+            each.input[:] = texts
+        nodes[3].input[:] = [f"{each.name}:output:0" for each in nodes[:3]]
+        nodes[4].input[:] = ["w", "half:z:0"]
+        nodes.append(node("half", "Neg", "save/RestoreV2:tensors:0", T=FLOAT))
+        graph = meta_graph_of(
+            handle("a", [2]),
+            read_of("y", "a"),
+            node("save/restore_all", "PartitionedCall", "a", f="f", Tin=[RESOURCE], Tout=[]),
+            functions=[function("f", {"w": RESOURCE}, {}, *nodes)],
+        )
+
+    with pytest.raises(FormatError, match=r"'a': node 'save/.*' computes it from what the check"):
+        freeze(graph, reading(a=W), ["y"])
+
+    graph.saver_def.restore_op_name = ""  # of a saver that is not the graph's own, nothing is said
+    np.testing.assert_array_equal(constant_named(freeze(graph, reading(a=W), ["y"]), "a"), W)
+
+
+def part_of_w(shape=(4,), offset=(2,), size=(2,)):
     graph = meta_graph_of(*reference("w/part_1", [2]), restore="")
     told = VariableDef(variable_name="w/part_1:0")
     info = told.save_slice_info_def
-    info.full_name, info.full_shape[:], info.var_offset[:], info.var_shape[:] = "w", [4], [2], [2]
+    info.full_name, info.full_shape[:] = "w", shape
+    info.var_offset[:], info.var_shape[:] = offset, size
     graph.collection_def["variables"].bytes_list.value.append(told.SerializeToString())
+    return graph
 
-    frozen = freeze(graph, reading(w=np.arange(4, dtype=np.float32)), ["w/part_1/read"])
+
+def test_a_part_of_a_variable_is_found_by_what_the_collection_says():
+    frozen = freeze(part_of_w(), reading(w=np.arange(4, dtype=np.float32)), ["w/part_1/read"])
 
     np.testing.assert_array_equal(constant_named(frozen, "w/part_1"), [2, 3])
+
+
+@pytest.mark.parametrize(
+    ("graph", "shape"),
+    [
+        (part_of_w(), [3]),
+        (part_of_w(), [6]),
+        (part_of_w(), [4, 1]),
+        (part_of_w(), []),
+        (part_of_w(shape=[], offset=[3]), [4]),
+        (part_of_w(shape=[], offset=[-1]), [4]),
+        (meta_graph_of(*reference("w/part_1", [2]), *restoring([("w/part_1", "w", "4 1,2")])), [6]),
+        (meta_graph_of(*reference("w/part_1", [2]), *restoring([("w/part_1", "w", "2 0,2")])), [1]),
+    ],
+)
+def test_a_part_of_a_tensor_of_another_shape_is_not_taken(graph, shape):
+    stored = np.zeros(shape, np.float32)
+    message = r"restores .*\[.*\] from tensor 'w'; in the checkpoint it is|of any shape from tensor"
+    with pytest.raises(CorruptGraphError, match=message):
+        freeze(graph, reading(w=stored), ["w/part_1/read"])
+
+
+def test_parts_of_one_tensor_read_it_once():
+    rows = [(f"w{place}", "w", f"4 {place},1") for place in range(4)]
+    variables = [each for name, _, _ in rows for each in reference(name, [1])]
+    names: list[str] = []
+    read = reading(w=np.arange(4, dtype=np.float32))
+
+    def noted(name):
+        names.append(name)
+        return read(name)
+
+    graph = meta_graph_of(*variables, *restoring(rows))
+    frozen = freeze(graph, noted, [f"{name}/read" for name, _, _ in rows])
+
+    assert names == ["w"]
+    assert [constant_named(frozen, name).tolist() for name, _, _ in rows] == [[0], [1], [2], [3]]
+
+
+def test_what_is_given_stays_as_it_is_also_where_attributes_are_left_out():
+    lookup = node("y", "ResourceGather", "w", "i", dtype=FLOAT, Tindices=INT32)
+    graph = meta_graph_of(
+        handle("w", [2]),
+        *reference("v", [2]),
+        constant("i", [0]),
+        lookup,
+        node("called", "PartitionedCall", "i", Tin=[INT32], Tout=[INT32], f="f"),
+        functions=[function("f", {"x": INT32}, {"y": (INT32, "x")})],
+        restore="",
+    )
+    before = graph.SerializeToString(deterministic=True)
+
+    freeze(graph, reading(w=W, v=W), ["y", "v/read", "called"])
+
+    assert graph.SerializeToString(deterministic=True) == before
 
 
 def test_an_object_based_checkpoint_is_read_by_the_variables_full_names():
@@ -308,6 +415,8 @@ def test_a_function_takes_the_value_where_it_took_the_variable():
     told = body()
     told.resource_arg_unique_id[1] = 7
     told.attr["_input_shapes"].list.SetInParent()
+    for place in (0, 1):
+        told.arg_attr[place].attr["_output_shapes"].list.shape.add()
     graph = graph_with(calling(), told, body("unused"))
     graph.graph_def.library.gradient.add(function_name="f", gradient_func="unused")
 
@@ -316,6 +425,8 @@ def test_a_function_takes_the_value_where_it_took_the_variable():
     (made,) = frozen.library.function
     assert made.signature.name == "f"
     assert not made.resource_arg_unique_id
+    assert "_output_shapes" in made.arg_attr[0].attr
+    assert "_output_shapes" not in made.arg_attr[1].attr  # a value, of another shape than a handle
     assert not made.attr
     assert not frozen.library.gradient
     assert [each.type for each in made.signature.input_arg] == [FLOAT, FLOAT]
@@ -421,6 +532,17 @@ def choosing(*branches, tin=(RESOURCE,)):
         ),
     ]
     return meta_graph_of(*nodes, functions=branches, restore="")
+
+
+def test_branches_that_return_variables_of_two_shapes_promise_none():
+    graph = choosing(passing("t"), passing("e", "v:resource:0", handle("v", [3])))
+    choice = graph.graph_def.node[4]
+    choice.attr["output_shapes"].list.shape.add()
+
+    frozen = freeze(graph, reading(w=W, v=np.zeros(3, np.float32)), ["y"])
+
+    (shape,) = frozen.node[-1].attr["output_shapes"].list.shape
+    assert shape.unknown_rank
 
 
 def looping(result, *nodes):
@@ -577,7 +699,7 @@ def test_a_saver_that_reshapes_is_followed():
         ([node("y", "Neg", "z"), node("z", "Neg", "y")], "needs itself"),
         (
             [*reference("y", [2]), *restoring([("y", "y", "4 1,9:0,1")])],
-            "'4 1,9:0,1' is no part of a tensor",
+            "'4 1,9:0,1' is not a shape and a slice of it",
         ),
     ],
 )

@@ -115,6 +115,7 @@ def reshaping(tf):
     tf.transpose(x)
     tf.transpose(x, v1.placeholder(tf.int32, [3]))
     tf.transpose(any_rank, [2, 0, 1])
+    tf.transpose(any_rank, [0])
     tf.argmax(x, -1)
     tf.argmax(x, v1.placeholder(tf.int32, []))
     tf.where(known > 0, known, known)
@@ -163,6 +164,16 @@ def slicing(tf):
         tf.zeros(tf.shape(x)[2:]),
         tf.zeros(tf.shape(x)[1:-1]),
         tf.zeros([tf.shape(x)[-1], tf.shape(x)[1]]),
+        *(
+            tf.zeros(tf.shape(x)[bounds])
+            for bounds in (
+                slice(begin, None),
+                slice(None, begin),
+                slice(begin, 2),
+                slice(1, begin),
+                slice(None, None, begin),
+            )
+        ),
     ):
         tf.identity(part)
 
