@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 import ckptd_client
-from ckptd.cli.amounts import age_text, size_text
+from ckptd.cli.amounts import age_text, count_text, size_text
 from ckptd.cli.screen import Screen
 from ckptd.cli.verb import DONE, FAILED, verb
 from ckptd.config.load import load_config
@@ -49,6 +49,8 @@ model_dirs:
 """
 
 _TRAIN_SECONDS: Final = 16.0
+_SAVES: Final = 2
+"""Checkpoints that there must be before the trainer is killed, however long that takes."""
 _MORE_STEPS: Final = 2000
 _PATIENCE: Final = 30.0
 _FRAME: Final = 0.15
@@ -136,6 +138,8 @@ class _Scene:
         self.say("A network learns, in numpy, to tell two spirals apart; it never removes a file.")
         trainer = self.start_trainer(100_000)
         self.watch(trainer, until=time.monotonic() + _TRAIN_SECONDS)
+        while not self.has_saved() and trainer.poll() is None:  # a busy host takes longer
+            self.watch(trainer, until=time.monotonic() + 1.0)
 
         self.heading("3  It is killed in the middle of a save")
         torn = self.kill_in_a_save(trainer)
@@ -186,6 +190,8 @@ class _Scene:
             [*command, "--steps", str(steps), "--save-steps", "200"],
             stdout=subprocess.PIPE,
             text=True,
+            # A network so small is slowed by threads, on a busy host to a standstill.
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
         )
         assert trainer.stdout is not None
         os.set_blocking(trainer.stdout.fileno(), False)
@@ -253,6 +259,11 @@ class _Scene:
             saved = keeper.bytes_saved(plan)
         return Group(Text(), _table(plan), Text(_notes(plan, saved), style="dim"))
 
+    def has_saved(self) -> bool:
+        """Say whether there is enough to show: a few checkpoints, and a state file that names one."""
+        there = sum(1 for _ in self.model.glob("*.index"))
+        return there >= _SAVES and ckptd_client.latest_checkpoint(self.model) is not None
+
     def kill_in_a_save(self, trainer: "subprocess.Popen[str]") -> str:
         """Kill the trainer when it has written a part of a checkpoint; return what is left of it."""
         deadline = time.monotonic() + _PATIENCE
@@ -273,7 +284,9 @@ class _Scene:
         """Show that what the state file names can be restored."""
         latest = ckptd_client.latest_checkpoint(self.model)
         if latest is None:
-            raise _GoneWrongError("the state file names nothing complete: this is a bug")
+            raise _GoneWrongError(
+                f"the state file in {printable(str(self.model))} names nothing complete"
+            )
         with self.keeper() as keeper:
             plan = keeper.plan()
         known = ", ".join({leftover.what for leftover in plan.survey.inventory.leftovers})
@@ -306,9 +319,9 @@ class _Scene:
             f"{len(plan.verdicts)} checkpoints stay, {removed} were removed, each with a reason; "
             f"the last {len(trash)} can be brought back."
         )
+        names, stored = count_text(len(metas), "name"), count_text(len(inodes), "inode")
         self.say(
-            f"The meta graph has {len(metas)} names and {len(inodes)} inode: "
-            f"{size_text(saved)} are not stored again."
+            f"The meta graph has {names} and {stored}: {size_text(saved)} are not stored again."
         )
         self.say("")
 

@@ -110,7 +110,7 @@ def _summary(result: SweepResult, state: StateFile | None) -> Iterator[str]:
     elif plan.of(Outcome.HOLD):
         yield f"nothing removed, {len(plan.of(Outcome.HOLD)):,} held back"
     elif state is None and not result.lines and not result.failed:
-        yield "nothing to do" if not result.changed else "state file set right"
+        yield "state file set right" if result.plan.restatements else "nothing to do"
     gone = {line["name"] for line in removed}
     staying = [verdict for verdict in plan.verdicts if verdict.checkpoint.name not in gone]
     size = sum(verdict.checkpoint.bytes for verdict in staying)
