@@ -91,7 +91,7 @@ class GraphTensor:
 class Graph:
     """A `GraphDef`, and the definitions of its operations where the file has them."""
 
-    message: Any
+    message: Any = field(repr=False)
     """The `GraphDef` itself; whoever changes it makes a new `Graph`."""
     op_defs: Sequence[Any] = field(default=(), repr=False)
     """The `OpDef` messages that came with it."""

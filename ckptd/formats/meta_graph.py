@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
+from ckptd.errors import printable
 from ckptd.formats import messages
 from ckptd.formats.dtypes import DataType, base_number, data_type
 from ckptd.formats.graph import Graph, GraphTensor, Node, graph_of, serialized
@@ -58,7 +59,7 @@ class Signature(NamedTuple):
     outputs: Mapping[str, SignatureTensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MetaGraph:
     """A `MetaGraphDef`; each part is read when it is asked for.
 
@@ -67,6 +68,10 @@ class MetaGraph:
 
     message: Any
     """The `MetaGraphDef` itself; whoever changes it makes a new `MetaGraph`."""
+
+    def __repr__(self) -> str:
+        nodes = f"{len(self.message.graph_def.node):,} nodes"
+        return f"<MetaGraph of {nodes}, TensorFlow {printable(self.tensorflow_version) or 'unknown'}>"
 
     @functools.cached_property
     def graph(self) -> Graph:
@@ -149,7 +154,10 @@ class MetaGraph:
         return to_json(self.message)
 
     def to_bytes(self) -> bytes:
-        """Return the binary form: for a ``.meta`` that TensorFlow wrote, the same bytes."""
+        """Return the binary form: for a ``.meta`` of a current TensorFlow, the same bytes.
+
+        Before it wrote deterministically, the entries of its maps were in any order; here they are sorted.
+        """
         return serialized(self.message)
 
     @functools.cached_property

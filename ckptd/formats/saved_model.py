@@ -7,7 +7,7 @@ bundle, and ``fingerprint.pb``.
 
 import functools
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from ckptd.errors import CorruptGraphError, NoSuchTensorError, printable
@@ -65,7 +65,7 @@ class Fingerprint(NamedTuple):
 class SavedModel:
     """A `SavedModel`; each part is read when it is asked for."""
 
-    message: Any
+    message: Any = field(repr=False)
     """The `SavedModel` message itself; whoever changes it makes a new `SavedModel`."""
 
     @property

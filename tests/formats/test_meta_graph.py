@@ -432,3 +432,10 @@ def test_a_circle_is_no_endless_way():
     meta_graph = read_meta_graph(encode_meta_graph(nodes))
 
     assert [meta_graph.get_tensor_by_name(name).shape for name in ("a:0", "b:0")] == [None, None]
+
+
+def test_a_meta_graph_is_shown_in_a_line():
+    graph = read_meta_graph(encode_meta_graph([Node("a", "NoOp"), Node("b", "NoOp")]))
+
+    assert repr(graph) == "<MetaGraph of 2 nodes, TensorFlow unknown>"
+    assert repr(graph.graph) == "Graph()"
