@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Final, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from ckptd.checkpoints.layouts.tensorflow import (
     STATE_FILE,
@@ -27,9 +27,6 @@ from ckptd.formats.bundle_index import IndexPromise
 
 OWN_DIRECTORY = ".ckptd"
 """What ckptd needs beyond TensorFlow's files, inside the model directory so that it moves with it."""
-
-
-_NO_TENSORS: Final = (".meta", ".debug")
 
 
 class Format(Enum):
@@ -57,10 +54,15 @@ class Checkpoint(NamedTuple):
 
     @property
     def tensor_files(self) -> tuple[Entry, ...]:
-        """The files that its tensors are restored from, its index first."""
+        """The files that its tensors are restored from, its index first.
+
+        Data files that a save in another number of shards has left behind are not among them.
+        """
         if self.format is Format.V1:
             return self.files[: self.num_shards]
-        return tuple(entry for entry in self.files if not entry.name.endswith(_NO_TENSORS))
+        index, *others = self.files
+        end = f"-of-{self.num_shards:05d}"
+        return (index, *(entry for entry in others if entry.name.endswith(end)))
 
     @property
     def bytes(self) -> int:

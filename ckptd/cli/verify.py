@@ -26,7 +26,7 @@ from ckptd.keeper.plan import DirectoryPlan
 from ckptd.keeper.survey import is_in_the_making
 from ckptd.keeper.verification import Damage, ReadThrough, Verification, verify_checkpoint
 from ckptd.storage.passing import read_through
-from ckptd.storage.reading import ReaderDirectory
+from ckptd.storage.reading import ReaderDirectory, look_at
 
 VERIFY_SCHEMA: Final = "ckptd.verify/1"
 
@@ -87,11 +87,11 @@ class _Target:
 @socket_option
 @all_option
 def verify(screen: Screen, *, paths: tuple[str, ...], socket: str | None) -> int:
-    """Look at every byte of checkpoints, and tell the exact damage.
+    """Look at every byte, and tell the exact damage.
 
     PREFIX is one checkpoint, DIR all of a model directory, or a SavedModel's variables. Every checksum of index,
-    shards and tensors is worked out. What is found damaged counts as not complete from then on: it is never
-    rotated against a whole one, and no state file names it.
+    shards and tensors is worked out. What is found damaged is written down, and counts as not complete from then
+    on: it takes no whole one's place, and no state file names it.
     """
     targets: list[_Target] = []
 
@@ -117,17 +117,18 @@ def verify(screen: Screen, *, paths: tuple[str, ...], socket: str | None) -> int
 def _target(path: str) -> Iterator[tuple[_Target, Keeper | None]]:
     """Find out what `path` means, and hold it open."""
     given = Path(path)
-    if given.is_dir():
-        if any((given / name).exists() for name in _SAVED_MODEL):
-            with _prefix(str(given / _VARIABLES), _VARIABLES) as found:
-                yield found
+    there = look_at(path)
+    if there is not None and there.kind is Kind.DIRECTORY:
+        if any(look_at(str(given / name)) is not None for name in _SAVED_MODEL):
+            with _prefix(str(given / _VARIABLES), _VARIABLES) as (target, _):
+                yield target, None  # nothing in there is rotated: no mark is of use
             return
         with opened(path) as keeper:
             plan = keeper.plan()
             yield _everything(plan, keeper), keeper
         return
     name = given.name
-    if given.is_file():  # one of its files
+    if there is not None and there.kind is Kind.FILE:  # one of its files
         name = (parse_file_name(name) or parse_v1_name(name)).prefix
     with _prefix(os.path.dirname(path) or ".", name) as found:  # noqa: PTH120 - `a/` stays `a/`
         yield found
@@ -159,7 +160,7 @@ def _prefix(directory: str, name: str) -> Iterator[tuple[_Target, Keeper | None]
     target = _one(linked, name, reader.path, lambda file: read_through(reader.path_of(file)))
     if target is None:
         there = [*plan.survey.checkpoints, *(p.name for p in plan.survey.inventory.partials)]
-        has = ", ".join(printable(each) for each in there[-8:]) or "no checkpoint"
+        has = ", ".join(printable(each) for each in there[-8:]) or "none"
         raise NoSuchCheckpointError(
             f"{printable(plan.path)} has no checkpoint {printable(name)}; it has {has}"
         )
@@ -213,7 +214,9 @@ def _show(screen: Screen, target: _Target) -> None:
     screen.sections(_sections(target, whole, damaged))
     for found in damaged:
         name = printable(f"{target.path}/{found.checkpoint.name}")
-        if found.verification.damages:
+        if found.verification.in_doubt:
+            screen.warn(f"{name} could not be read in full: nobody knows yet whether it is damaged")
+        elif found.verification.damages:
             screen.warn(
                 f"{name} is damaged: `ckptd export --skip-damaged` saves the tensors that are whole; "
                 f"`ckptd sweep` points a state file that names it at the newest whole one"

@@ -109,13 +109,25 @@ class Scrub:
                 break
             outcome: Verification | Exception
             try:
-                outcome = verify_checkpoint(checkpoint, read_through, progress=self._paced(tended))
+                outcome = self._verify(tended, checkpoint, read_through)
             except _StoppedError:
                 break
             except Exception as error:  # noqa: BLE001 - told; the others are verified all the same
                 outcome = error
             found.append((checkpoint, outcome, time.monotonic() - start))
         self._mailbox.post(partial(self._scrubbed, tended, found))
+
+    def _verify(
+        self, tended: Tended, checkpoint: Checkpoint, read_through: ReadThrough
+    ) -> Verification:
+        """Look at a checkpoint, and a second time before it is condemned.
+
+        Bits flip on their way from the disk too; a checksum that matches once is no accident.
+        """
+        found = verify_checkpoint(checkpoint, read_through, progress=self._paced(tended))
+        if not found.damages or found.changed or found.in_doubt:
+            return found
+        return verify_checkpoint(checkpoint, read_through, progress=self._paced(tended))
 
     def _paced(self, tended: Tended) -> Progress:
         """Return what pauses after each read for as long as it took."""
@@ -136,6 +148,8 @@ class Scrub:
             self._tried.add(self._key(tended, checkpoint))
             if isinstance(outcome, Exception):
                 self._tell_doubt(tended, checkpoint, told(outcome))
+            elif outcome.changed:
+                continue  # removed, or saved again: an event has told of it
             elif outcome.in_doubt:
                 self._tell_doubt(tended, checkpoint, outcome.tensor_damage)
             else:
@@ -154,6 +168,8 @@ class Scrub:
         elif tended.verified:
             self._visits.want(tended, Want.SWEEP)
         else:
+            if found:
+                self._waiting.appendleft(tended)  # what could not be read keeps no other waiting
             self._next()
 
     def _tell_doubt(self, tended: Tended, checkpoint: Checkpoint, why: str) -> None:

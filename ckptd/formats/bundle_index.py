@@ -23,7 +23,7 @@ from typing import Any, Final, NamedTuple
 
 from ckptd.errors import CorruptIndexError, FormatError, MissingLibraryError, printable
 from ckptd.formats.checksum import BytesLike
-from ckptd.formats.dtypes import DataType, data_type
+from ckptd.formats.dtypes import MOST_DIMENSIONS, MOST_ELEMENTS, DataType, data_type
 from ckptd.formats.messages import PARSE_ERRORS, BundleEntry, BundleHeader, SavedTensorSlices
 from ckptd.formats.regions import Region, written
 from ckptd.formats.slices import key_end, key_start, region_of
@@ -306,13 +306,18 @@ def _wrong_size(kind: Kind, size: int) -> str:
 
 
 def _kind_in(entry: Any) -> Kind:
-    shape = tuple([dim.size for dim in entry.shape.dim])
     if entry.shape.unknown_rank:
         raise FormatError("its shape is not known")
+    if len(entry.shape.dim) > MOST_DIMENSIONS:
+        rank = len(entry.shape.dim)
+        raise FormatError(f"its shape has {rank:,} dimensions, at most {MOST_DIMENSIONS} can be")
+    shape = tuple([dim.size for dim in entry.shape.dim])
     if min(shape, default=0) < 0:
         raise FormatError(f"its shape has a negative dimension: {list(shape)}")
     known = data_type(entry.dtype)
     elements = math.prod(shape)
+    if known.itemsize is None and elements > MOST_ELEMENTS:  # else the size says it
+        raise FormatError(f"its shape has more elements than can be counted: {list(shape)}")
     size = None if known.itemsize is None else elements * known.itemsize
     return Kind(known, shape, elements, size)
 

@@ -8,12 +8,10 @@ A bundle may be damaged in parts: what is wrong with one tensor is said when tha
 the others are not the worse for it.
 """
 
-import difflib
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from itertools import islice
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -25,6 +23,7 @@ from ckptd.formats.bundle_index import Entry, Kind, Part, key_of, name_of, parse
 from ckptd.formats.checksum import BytesLike, masked_crc32c
 from ckptd.formats.collection import collection_paused
 from ckptd.formats.dtypes import STRING
+from ckptd.formats.near_names import hint
 from ckptd.formats.regions import Region, elements_in, find_flaw, is_inside, meet, whole
 from ckptd.formats.stitching import flaw_text, part_of, stitch
 from ckptd.formats.string_tensor import (
@@ -37,9 +36,6 @@ from ckptd.formats.tensors import StoredTensor
 
 _BYTES_PER_ROW: Final = 64
 """What a row of an index takes, about."""
-
-_COMPARED: Final = 1000
-"""Names that a misspelt one is compared with: more would take seconds."""
 
 
 class Bundle:
@@ -178,7 +174,8 @@ class Bundle:
         """Refuse slices that share bytes: with them a small file could be made to fill any memory."""
         taken: Counter[int] = Counter()
         for entry in entries:
-            taken[entry.shard] += entry.size
+            # A string, be it empty, takes a byte: no array of them is made for fewer bytes.
+            taken[entry.shard] += max(entry.size, entry.kind.elements)
         for number, size in taken.items():
             there = len(self._mapped(number))
             if size > there:
@@ -242,9 +239,8 @@ class Bundle:
         return f"shard {number} of {self._index.num_shards}"
 
     def _no_such_tensor(self, name: str) -> NoSuchTensorError:
-        near = difflib.get_close_matches(name, islice(self.tensors, _COMPARED), n=3)
-        hint = f"; is {' or '.join(repr(printable(one)) for one in near)} meant?" if near else ""
-        return NoSuchTensorError(f"no tensor {printable(name)!r} in the checkpoint{hint}")
+        near = hint(name, self.tensors)
+        return NoSuchTensorError(f"no tensor {printable(name)!r} in the checkpoint{near}")
 
 
 def _partitioned(name: str, kind: Kind, parts: Sequence[Part]) -> StoredTensor:

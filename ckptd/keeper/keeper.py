@@ -290,7 +290,8 @@ class Keeper:
         """Write down what verifications have found; return what went into the history.
 
         What is damaged counts as partial from then on. A checkpoint that has changed since it was
-        listed is passed over, and so is one in whose reading the disk refused something. A directory
+        listed is passed over, and so is one in whose reading a file was gone or the disk refused
+        something: undone, it would be there again, with the same files. A directory
         that ckptd has never worked in, and in which nothing is damaged, is left without a trace.
         """
         if self._own.existing_root() is None and not any(one.damages for _, one in found):
@@ -307,7 +308,8 @@ class Keeper:
             for checkpoint, verification in found:
                 files = checkpoint.tensor_files
                 is_as_it_was = all(there.get(entry.name) == entry.identity for entry in files)
-                if not is_as_it_was or verification.in_doubt or is_fresh(files, plan.at):
+                is_sure = not (verification.changed or verification.in_doubt)
+                if not is_as_it_was or not is_sure or is_fresh(files, plan.at):
                     continue
                 name, damage = checkpoint.name, verification.tensor_damage
                 before, now = verified.get(name), Verified(marks_of(files), plan.at, damage)

@@ -81,14 +81,12 @@ class Ledger:
     digests: Mapping[FileMark, str] = field(default_factory=dict)
     verified: Mapping[str, Verified] = field(default_factory=dict)
 
-    def of_names(self, complete: Container[str], partial: Container[str]) -> "Ledger":
+    def of_names(self, whole: Container[str], partial: Container[str]) -> "Ledger":
         """Return the ledger less the checkpoints that are not there."""
         return replace(
             self,
-            checkpoints={n: known for n, known in self.checkpoints.items() if n in complete},
-            verified={
-                n: found for n, found in self.verified.items() if n in complete or n in partial
-            },
+            checkpoints={n: known for n, known in self.checkpoints.items() if n in whole},
+            verified={n: found for n, found in self.verified.items() if n in whole or n in partial},
         )
 
     def less_unread(self) -> "Ledger":

@@ -238,18 +238,26 @@ def _ledger_after(
 ) -> Ledger:
     names = {key: [c.name for c in candidates] for key, candidates in series.items()}
     graphs = belongs(names, survey.checkpoints, ledger)
+    damaged = survey.damaged()
+    checkpoints = {
+        candidate.name: Known(
+            FileMark.of(survey.checkpoints[candidate.name].index.identity),
+            candidate.saved_at if candidate.saved_at is not None else 0.0,
+            graphs.get(candidate.name),
+        )
+        for candidates in series.values()
+        for candidate in candidates
+    }
+    # A damaged checkpoint may be brought back from elsewhere: then it is what it was.
+    checkpoints |= {n: known for n, known in ledger.checkpoints.items() if n in damaged}
+    # A series of which nothing is left keeps its memory: a run that starts again goes on.
+    memories = dict(ledger.series)
+    for name, plan in plans.items():
+        lost = memories.get(name, plan.memory).preserved & damaged
+        memories[name] = Memory(plan.memory.last_preserved, plan.memory.preserved | lost)
     return Ledger(
-        checkpoints={
-            candidate.name: Known(
-                FileMark.of(survey.checkpoints[candidate.name].index.identity),
-                candidate.saved_at if candidate.saved_at is not None else 0.0,
-                graphs.get(candidate.name),
-            )
-            for candidates in series.values()
-            for candidate in candidates
-        },
-        # A series of which nothing is left keeps its memory: a run that starts again goes on.
-        series={**ledger.series, **{name: plan.memory for name, plan in plans.items()}},
+        checkpoints=checkpoints,
+        series=memories,
         latest_graph=ledger.latest_graph,
         graphs=ledger.graphs,
         digests=ledger.digests,

@@ -92,7 +92,13 @@ class Survey:
     def remembered(self) -> Ledger:
         """Return the ledger, an empty one if there is none, less the checkpoints that are gone."""
         partial = {partial.name for partial in self.inventory.partials}
-        return (self.ledger or Ledger()).of_names(self.checkpoints, partial)
+        whole = {*self.checkpoints, *self.damaged()}
+        return (self.ledger or Ledger()).of_names(whole, partial)
+
+    def damaged(self) -> frozenset[str]:
+        """Return the names of the checkpoints of which every byte is there, and some are wrong."""
+        partials = self.inventory.partials
+        return frozenset(partial.name for partial in partials if partial.damaged is not None)
 
 
 class Surveyor:

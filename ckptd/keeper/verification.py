@@ -4,9 +4,15 @@ A file is read once, in order, a few megabytes at a time, whatever it is made of
 are read together, those that are the same run of bytes are summed up once, and pieces that share a
 part of theirs, which no writer makes, are damage. So the work is bounded by the lengths of the
 files, and the memory by `_PIECE` and the index. Damage of one tensor keeps no other from being
-looked at. No numpy here: the daemon does this.
+looked at.
+
+Damage is what keeps bytes that were saved from being restored. Slices that leave a part of a tensor
+out are none: who saves one slice of a partitioned variable restores that one.
+
+No numpy here: the daemon does this.
 """
 
+import math
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +22,9 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from ckptd.checkpoints.inventory import Checkpoint, Format
 from ckptd.checkpoints.layouts.tensorflow import shard_name
+from ckptd.checkpoints.listing import Identity
 from ckptd.errors import (
+    CorruptGraphError,
     CorruptIndexError,
     FormatError,
     NotFoundError,
@@ -24,10 +32,10 @@ from ckptd.errors import (
     printable,
 )
 from ckptd.formats.bundle_index import BundleIndex, Entry, name_of, parse_index
-from ckptd.formats.dtypes import DataType, data_type
-from ckptd.formats.messages import PARSE_ERRORS, MetaGraphDef, SavedTensorSlices
+from ckptd.formats.dtypes import MOST_DIMENSIONS, MOST_ELEMENTS, DataType, data_type
+from ckptd.formats.messages import PARSE_ERRORS, SavedTensorSlices
 from ckptd.formats.piece_checksum import piece_checksum
-from ckptd.formats.regions import Gap, Overlap, Region, elements_in, find_flaw, whole, written
+from ckptd.formats.regions import Overlap, Region, elements_in, find_flaw, whole, written
 from ckptd.formats.slices import region_of, slice_key
 from ckptd.formats.sorted_table import Row, read_block_index, read_data_block
 from ckptd.formats.v1_table import read_v1_header
@@ -91,6 +99,9 @@ class Verification:
     """Bytes that were read."""
     graph_damage: Damage | None = None
     """What is wrong with its meta graph, which no tensor depends on."""
+    changed: bool = False
+    """Whether a file was not the one that was listed, or was written to while it was read: then
+    what was found is true of no checkpoint."""
 
     @property
     def tensor_damage(self) -> str:
@@ -115,11 +126,12 @@ def verify_checkpoint(
 ) -> Verification:
     """Look at every byte that the tensors of `checkpoint` are restored from.
 
-    With `meta_graph` its ``.meta`` must parse, too; it holds no checksum. A file that is missing or cannot be read is damage; whoever knows that it may have been
-    removed meanwhile looks whether it is there. Raises `MissingLibraryError` where an index is
-    compressed and the library for it is missing.
+    With `meta_graph` its ``.meta`` must parse, too; it holds no checksum. A file that is missing or
+    cannot be read is damage; whether it was only removed or saved again meanwhile, `changed` says.
+    Raises `MissingLibraryError` where an index is compressed and the library for it is missing.
     """
-    reader = _Reader(read_through, progress)
+    listed = {entry.name: entry.identity for entry in checkpoint.tensor_files}
+    reader = _Reader(read_through, progress, listed)
     if checkpoint.format is Format.V1:
         shards = [entry.name for entry in checkpoint.tensor_files]
         tensors = _verify_v1(reader, shards)
@@ -129,7 +141,9 @@ def verify_checkpoint(
     if meta_graph and checkpoint.meta_graph is not None:
         _verify_meta_graph(reader, checkpoint.meta_graph.name)
     graph_damage = next(iter(reader.damages[len(damages) :]), None)
-    return Verification(checkpoint.name, damages, tensors, reader.bytes, graph_damage)
+    return Verification(
+        checkpoint.name, damages, tensors, reader.bytes, graph_damage, reader.changed
+    )
 
 
 class _CutShortError(Exception):
@@ -143,12 +157,16 @@ class _CutShortError(Exception):
 class _Reader:
     """Opens files one after the other and gathers what is wrong with them."""
 
-    def __init__(self, read_through: ReadThrough, progress: Progress) -> None:
+    def __init__(
+        self, read_through: ReadThrough, progress: Progress, listed: Mapping[str, Identity]
+    ) -> None:
         self._read_through = read_through
         self._progress = progress
+        self._listed = listed
         self.buffer = memoryview(bytearray(_PIECE))
         self.damages: list[Damage] = []
         self.bytes = 0
+        self.changed = False
 
     def note(self, file: str, problem: str, **more: Any) -> None:
         """Note a damage."""
@@ -158,11 +176,17 @@ class _Reader:
         """Do `work` with an open file; note what the disk refuses."""
         try:
             with self._read_through(name) as file:
+                self._compare(name, file)
                 work(_Passing(self, file, name))
+                self._compare(name, file)
         except NotFoundError:
+            self.changed |= name in self._listed
             self.note(name, "the file is missing")
         except StorageError as error:
             self.note_refusal(name, error)
+
+    def _compare(self, name: str, file: PassingFile) -> None:
+        self.changed |= self._listed.get(name, file.identity) != file.identity
 
     def note_refusal(self, file: str, error: StorageError, **more: Any) -> None:
         """Note that the disk refused."""
@@ -283,15 +307,11 @@ def _judge_index(reader: _Reader, file: str, index: BundleIndex) -> None:
 def _judge_slices(
     reader: _Reader, file: str, tensor: str, shape: Sequence[int], regions: Sequence[Region]
 ) -> None:
-    """Note where the slices of a tensor leave a part of it out, or hold a part of it twice."""
+    """Note where the slices of a tensor hold a part of it twice: TensorFlow restores none of them."""
     flaw = find_flaw(regions, whole(shape))
-    if isinstance(flaw, Gap):
-        reader.note(file, f"no slice holds {written(flaw.region, shape)} of it", tensor=tensor)
-    elif isinstance(flaw, Overlap):
+    if isinstance(flaw, Overlap):
         one, other = (written(regions[place], shape) for place in (flaw.first, flaw.second))
         reader.note(file, f"its slices {one} and {other} overlap", tensor=tensor)
-    elif flaw is not None:
-        reader.note(file, f"its {len(regions):,} slices do not fit together", tensor=tensor)
 
 
 def _pieces_by_shard(index: BundleIndex) -> Mapping[int, list[_Piece]]:
@@ -462,8 +482,9 @@ def _v1_slices(
     for listed in header.tensor:
         name, kind = listed.name, data_type(listed.type)
         shape = tuple(dim.size for dim in listed.shape.dim)
-        if listed.shape.unknown_rank or any(size < 0 for size in shape):
-            reader.note(file, "its shape is not known", tensor=name)
+        possible = len(shape) <= MOST_DIMENSIONS and min(shape, default=0) >= 0
+        if listed.shape.unknown_rank or not possible or math.prod(shape) > MOST_ELEMENTS:
+            reader.note(file, "its shape is not one that a tensor can have", tensor=name)
             continue
         known = tensors.setdefault(name, _V1Tensor(kind, shape, file, []))
         if (known.data_type, known.shape) != (kind, shape):
@@ -523,14 +544,16 @@ def _lost_text(names: Sequence[str]) -> str:
 
 
 def _verify_meta_graph(reader: _Reader, name: str) -> None:
-    def parse(file: _Passing) -> None:
+    from ckptd.formats.graph_file import GraphKind, parse  # noqa: PLC0415 (the daemon reads none)
+
+    def read(file: _Passing) -> None:
         if file.size > _LARGEST_GRAPH:
             limit = f"{_LARGEST_GRAPH:,} at most"
             reader.note(name, "too large for a meta graph", expected=limit, found=f"{file.size:,}")
             return
         try:
-            MetaGraphDef.FromString(file.read(0, file.size))
-        except PARSE_ERRORS:
-            reader.note(name, "the meta graph does not parse")
+            parse(file.read(0, file.size), GraphKind.META_GRAPH)
+        except CorruptGraphError as error:
+            reader.note(name, str(error))
 
-    reader.look_into(name, parse)
+    reader.look_into(name, read)

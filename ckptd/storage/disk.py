@@ -302,10 +302,15 @@ class DiskDirectory:
         with self._told("remove", name):
             os.unlink(name, dir_fd=self._descriptor)
 
-    def make_directory(self, name: str) -> None:
-        """Make a directory open to whom this one is open to; refuse an existing name."""
+    def make_directory(self, name: str, *, mode: int | None = None) -> None:
+        """Make a directory open to whom this one is open to; refuse an existing name.
+
+        With a `mode` it is open to whom that lets in, less the umask, as any program makes one.
+        """
         with self._told("make the directory", name):
-            os.mkdir(name, 0o700, dir_fd=self._descriptor)
+            os.mkdir(name, 0o700 if mode is None else mode, dir_fd=self._descriptor)
+            if mode is not None:
+                return
             made = os.open(name, _HOLD, dir_fd=self._descriptor)
             try:
                 group = os.fstat(made).st_mode & stat.S_ISGID

@@ -181,6 +181,8 @@ def _opened(operation: str, path: str) -> Iterator[int]:
 
 def _mapped(descriptor: int, size: int) -> memoryview:
     """Map a file by the C library: Python's own maps keep a descriptor open, up to 3.13 always."""
+    import numpy as np  # noqa: PLC0415 (the daemon maps nothing)
+
     if not size:
         return memoryview(b"")
     address = _mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
@@ -190,7 +192,11 @@ def _mapped(descriptor: int, size: int) -> memoryview:
     whole = (ctypes.c_ubyte * size).from_address(address)
     # Not at exit: whoever still runs then may still read.
     weakref.finalize(whole, _munmap, address, size).atexit = False
-    return memoryview(whole).cast("B").toreadonly()
+    # The collector does not look into an array of numpy. Else it would find `whole` in a cycle of
+    # garbage, and have it unmapped before the finalizers of that cycle run, which may still read.
+    hidden = np.frombuffer(memoryview(whole), np.uint8)
+    hidden.flags.writeable = False
+    return hidden.data
 
 
 _FAILED: Final = ctypes.c_void_p(-1).value

@@ -66,6 +66,9 @@ def locate(path: str | os.PathLike[str], *, salvage: bool = False) -> Located:
     if not text:
         raise NoSuchCheckpointError("cannot open a checkpoint: the path is empty")
     found = look_at(text)
+    if found is None:
+        text = text.rstrip("/") or text  # of a prefix, or of a file: no directory is there
+        found = look_at(text)
     if found is not None and found.kind is Kind.DIRECTORY:
         return _in_directory(text)
     located = _prefix(text, salvage=salvage)
@@ -228,6 +231,8 @@ def _nothing_at(path: str) -> NoSuchCheckpointError:
         inventory = Holdings(head).look()
     except NoSuchDirectoryError:
         return _cannot(path, f"there is no directory {printable(head)}")
-    why = f"there is no {name}.index, and no V1 file {name}, in {printable(head or '.')}; "
+    is_prefix = parse_file_name(base) is None
+    what = f"{name}.index, and no V1 file {name}," if is_prefix else printable(base)
+    why = f"there is no {what} in {printable(head or '.')}; "
     holds = describe(inventory).replace("it is empty", "that directory is empty")
     return _cannot(path, f"{why}{holds}{hint(prefix_of_path(base), inventory.by_name())}")

@@ -164,6 +164,7 @@ class OpenedCheckpoint:
     def close(self) -> None:
         """Let go of the files; safe to call twice."""
         self.__dict__.setdefault("files", self.files)
+        self.__dict__.setdefault("missing", self.missing)
         self._source = None
         self._shards = {}
 

@@ -10,12 +10,15 @@ from typing import Final, NamedTuple
 
 from ckptd.checkpoints.inventory import Checkpoint, Partial
 from ckptd.checkpoints.layouts.tensorflow import STATE_FILE, parse_series, prefix_of_path
+from ckptd.errors import CorruptStateFileError, printable
 from ckptd.keeper.state import name_in_state
 from ckptd.keeper.verification import verify_checkpoint
 from ckptd.storage.passing import read_through
 from ckptd_client.holdings import Holdings, holdings_of, oldest_first
 
 _log: Final = logging.getLogger("ckptd_client")
+
+_ATTEMPTS: Final = 5  # how often a checkpoint may be saved again while it is verified
 
 
 class CheckpointState(NamedTuple):
@@ -36,7 +39,12 @@ def get_checkpoint_state(
     returns None with a warning or raises one of several errors; `StorageError` if it is no file.
     """
     where = os.fspath(checkpoint_dir)
-    state = Holdings(where).state(latest_filename or STATE_FILE)
+    name = latest_filename or STATE_FILE
+    try:
+        state = Holdings(where).state(name)
+    except CorruptStateFileError as error:
+        path = printable(os.path.join(where, name))  # noqa: PTH118 (str in, str out)
+        raise CorruptStateFileError(f"{path}: {error}") from error
     if state is None:
         return None
     return CheckpointState(
@@ -113,9 +121,15 @@ def _older(where: str, state: CheckpointState) -> list[Checkpoint]:
 def _damage(prefix: str) -> str | None:
     """Say what is wrong with a checkpoint, None if nothing is: every byte is read."""
     holdings = holdings_of(prefix)
-    judged = holdings.judge(prefix)
-    if not isinstance(judged, Checkpoint):
-        return judged.reason if isinstance(judged, Partial) else "it is not there"
     directory = holdings.directory
-    damage = verify_checkpoint(judged, lambda name: read_through(directory.path_of(name)))
-    return damage.tensor_damage or None
+    problem = ""
+    for _ in range(_ATTEMPTS):
+        judged = holdings.judge(prefix)
+        if not isinstance(judged, Checkpoint):
+            return judged.reason if isinstance(judged, Partial) else "it is not there"
+        found = verify_checkpoint(judged, lambda name: read_through(directory.path_of(name)))
+        problem = found.tensor_damage
+        # Of one that is saved again meanwhile, an old index and new data make no whole.
+        if not problem or not (found.changed or holdings.judge(prefix) != judged):
+            break
+    return problem or None

@@ -125,7 +125,7 @@ def test_a_meta_graph_that_does_not_parse_is_damage_that_no_sweep_cares_for(ckpt
     ended = ckptd("verify", run)
 
     assert ended.status == 1
-    assert "the meta graph does not parse" in ended.out
+    assert "not a meta graph: as binary: " in ended.out
     assert ckptd("list", run, "--json").document["partial"] == []
 
 
@@ -178,6 +178,13 @@ def test_a_saved_model_s_variables(ckptd, run, tmp_path):
     assert ended.status == 0
     assert ended.out.splitlines()[1].split()[:3] == ["whole", "variables", "V2"]
 
+    data = model / "variables" / f"variables.{DATA}"
+    data.write_bytes(bytes(data.stat().st_size))
+    os.utime(data, (run.now, run.now))
+
+    assert ckptd("verify", model).status == 1
+    assert not (model / "variables" / ".ckptd").exists()  # nothing rotates there: no mark is of use
+
 
 def test_links_are_followed_for_one_prefix(ckptd, run, tmp_path):
     links = tmp_path / "links"
@@ -203,3 +210,16 @@ def test_a_bar_is_shown_on_a_terminal_only(terminal, process, run):
     assert time.monotonic() - started < 30
     assert shown.status == 0
     assert "reading" in shown.out
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("inside", ["", "m-100"])
+def test_a_directory_that_may_not_be_entered_exits_with_12(ckptd, run, inside):
+    run.path.chmod(0)
+    try:
+        ended = ckptd("verify", run.path / inside)
+    finally:
+        run.path.chmod(0o755)
+
+    assert ended.status == 12
+    assert "Permission denied" in ended.err

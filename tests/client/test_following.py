@@ -209,7 +209,10 @@ def test_what_cannot_be_read_is_logged_once_and_waited_out(trainer, caplog):
     iterator.close()
 
     assert caplog.messages == [
-        "waiting for a checkpoint: names no checkpoint: model_checkpoint_path is missing or empty"
+        (
+            f"waiting for a checkpoint: {trainer.path}/checkpoint: names no checkpoint: "
+            "model_checkpoint_path is missing or empty"
+        )
     ]
 
 

@@ -366,6 +366,14 @@ def test_a_v1_checkpoint_that_lacks_a_shard_is_salvaged_and_says_so(made, tmp_pa
         assert opened.read(name).shape == (4,)
 
 
+def test_what_is_missing_is_known_after_closing_too(run):
+    (run / f"m-2{SHARD}").unlink()
+    opened = ckptd_client.open_checkpoint("run/m-2")
+    opened.close()
+
+    assert opened.missing == (f"m-2{SHARD}",)
+
+
 def test_an_index_damaged_in_part_is_opened_for_salvage_and_says_what_it_has_lost(run):
     values = {f"{number:04d}{'x' * 150}": np.int32(number) for number in range(3000)}
     ckptd_client.save_checkpoint("run/many", values)
@@ -438,7 +446,7 @@ DAMAGES = {
     "a flipped byte in the index": Damage(
         lambda: flip(Path(INDEX), 5),
         "block checksum mismatch",
-        f"{INDEX}: data block at 0: checksum does not match",
+        f"{INDEX}: data block at 0: checksum does not match: expected 0xa4099a66, found 0x9d89d10b",
     ),
     "no data": Damage(
         lambda: shutil.move(DATA, "away"),

@@ -321,3 +321,19 @@ def test_what_is_wrong_is_said_in_full(run, wrong):
     with pytest.raises(CkptdError) as caught:
         locate(wrong.path)
     assert str(caught.value) == wrong.text
+
+
+def test_a_slash_behind_a_prefix_makes_no_difference(run):
+    run.take("m-2")
+
+    assert locate("run/m-2/") == Located("run/m-2", V2)
+
+
+def test_a_file_of_a_checkpoint_that_is_not_there_is_called_by_its_name(run):
+    run.take("m-2").lose("m-2.meta")
+
+    with pytest.raises(NoSuchCheckpointError) as caught:
+        locate("run/m-2.meta")
+    assert str(caught.value) == (
+        "cannot open a checkpoint at run/m-2.meta: there is no m-2.meta in run; complete is m-2"
+    )

@@ -10,6 +10,7 @@ from judge.programs import CheckpointProgram, ManagerProgram, SaverProgram
 
 import ckptd_client
 from ckptd.errors import CorruptStateFileError, StorageError
+from ckptd.keeper import verification
 
 pytestmark = pytest.mark.tensorflow
 
@@ -155,7 +156,7 @@ def test_a_state_file_that_cannot_be_read_is_an_error_that_says_so(tf, tmp_path,
 
     with contextlib.suppress(ValueError):  # for some of these; UnicodeDecodeError is one
         assert tf.train.get_checkpoint_state(str(tmp_path)) is None
-    with pytest.raises(CorruptStateFileError):
+    with pytest.raises(CorruptStateFileError, match=f"^{tmp_path}/checkpoint: "):
         ckptd_client.get_checkpoint_state(tmp_path)
     with pytest.raises(CorruptStateFileError):
         ckptd_client.latest_checkpoint(tmp_path)
@@ -207,7 +208,7 @@ CHECKSUM = (
     "expected 0xd7c5bc06, found 0x713ab972"
 )
 SHORT = "too short to be a table: 3 bytes, a footer alone takes 48"
-INDEX = "data block at 0: checksum does not match"
+INDEX = "data block at 0: checksum does not match: expected 0x8440c2ff, found 0xbdc07c72"
 FALLS_BACK = {
     "sound": (lambda run: None, "m-3", []),
     "a wrong byte": (lambda run: flip(run / f"m-3.{DATA}", 16), "m-2", [BROKEN + CHECKSUM, TAKEN]),
@@ -245,6 +246,27 @@ def test_verified_it_falls_back_past_what_is_damaged_and_says_so(
     assert found == (None if expected is None else str(run / expected))
     assert caplog.messages == [text.format(run=run) for text in told]
     assert {record.name for record in caplog.records} <= {"ckptd_client"}
+
+
+def test_one_that_is_saved_again_while_it_is_verified_is_not_damaged(run, caplog, monkeypatch):
+    """TensorFlow puts new data in place before the new index."""
+    original = verification.verify_checkpoint
+    attempts = []
+
+    def meanwhile(checkpoint, read_through, **options):
+        attempts.append(checkpoint)
+        if len(attempts) == 1:
+            flip(run / f"m-3.{DATA}", 16)
+            found = original(checkpoint, read_through, **options)
+            flip(run / f"m-3.{DATA}", 16)
+            return found
+        return original(checkpoint, read_through, **options)
+
+    monkeypatch.setattr("ckptd_client.reading.verify_checkpoint", meanwhile)
+
+    assert ckptd_client.latest_checkpoint(run, verify=True) == str(run / "m-3")
+    assert len(attempts) == 2
+    assert caplog.messages == []
 
 
 def test_every_damaged_one_on_the_way_is_told(run, caplog):

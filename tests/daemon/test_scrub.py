@@ -2,11 +2,13 @@
 
 import os
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from daemon.harness import KEEP_2, eventually, keeping, save, steps
 
+from ckptd.errors import NotFoundError
 from ckptd.formats.bundle_writer import encode_bundle
 from ckptd.formats.state_file import parse_state_file
 from ckptd.retention.policy import Policy
@@ -175,6 +177,85 @@ def test_what_the_disk_refuses_is_tried_again_in_the_next_pass_only(start_open, 
     eventually(lambda: daemon.service._scrub._current is None)
     scrub(daemon)
     eventually(lambda: scrubbed(daemon) == ["m-1", "m-2"])
+
+
+def test_what_cannot_be_read_keeps_no_other_waiting(start_open, tmp_path, monkeypatch):
+    monkeypatch.setattr("ckptd.daemon.scrub._BATCH", -1.0)  # one in each batch
+    saved(tmp_path / "run", 1, 2, 3)
+    daemon = start_open(keeping(tmp_path / "run", Policy()))
+    (tended,) = daemon.service._roster
+    tended.keeper.directory = Refusing(tended.keeper.directory, "m-3")
+
+    scrub(daemon)
+
+    eventually(lambda: scrubbed(daemon) == ["m-2", "m-1"])
+
+
+class Vanishing(Refusing):
+    """A directory in which some files are gone when they are opened."""
+
+    def read_through(self, name):
+        if name.startswith(self.refused):
+            raise NotFoundError("read", name, "No such file or directory")
+        return self.directory.read_through(name)
+
+
+def test_what_is_removed_before_it_is_read_is_neither_verified_nor_a_problem(start_open, tmp_path):
+    saved(tmp_path / "run", 1, 2)
+    daemon = start_open(keeping(tmp_path / "run"))
+    (tended,) = daemon.service._roster
+    tended.keeper.directory = Vanishing(tended.keeper.directory, "m-2")
+
+    scrub(daemon)
+
+    eventually(lambda: scrubbed(daemon) == ["m-1"])
+    eventually(lambda: daemon.service._scrub._current is None)
+    assert scrubbed(daemon) == ["m-1"]
+    assert daemon.events("problem") == daemon.events("checkpoint_damaged") == []
+
+
+class Flaky:
+    """A directory in which the first bytes read of a file are wrong, and later ones are not."""
+
+    def __init__(self, directory, flaky):
+        self.directory = directory
+        self.flaky = flaky
+        self.reads = 0
+
+    @contextmanager
+    def read_through(self, name):
+        with self.directory.read_through(name) as file:
+            yield self.Flipping(self, file) if name == self.flaky else file
+
+    class Flipping:
+        def __init__(self, flaky, file):
+            self.flaky = flaky
+            self.file = file
+            self.identity = file.identity
+
+        def read_into(self, buffer, offset):
+            self.flaky.reads += 1
+            count = self.file.read_into(buffer, offset)
+            buffer[0] ^= self.flaky.reads == 1
+            return count
+
+    def __getattr__(self, what):
+        return getattr(self.directory, what)
+
+
+def test_nothing_is_condemned_by_one_look(start_open, tmp_path):
+    saved(tmp_path / "run", 1, 2)
+    daemon = start_open(keeping(tmp_path / "run"))
+    (tended,) = daemon.service._roster
+    flaky = Flaky(tended.keeper.directory, "m-2.data-00000-of-00001")
+    tended.keeper.directory = flaky
+
+    scrub(daemon)
+
+    eventually(lambda: scrubbed(daemon) == ["m-2", "m-1"])
+    eventually(lambda: tended.unverified == ())
+    assert flaky.reads == 2
+    assert daemon.events("checkpoint_damaged") == []
 
 
 def big(directory, step, megabytes):

@@ -266,3 +266,50 @@ def test_a_ledger_of_before_is_still_read():
     del document["verified"]
 
     assert decode_ledger(json.dumps(document).encode()) == Ledger()
+
+
+def test_what_was_in_the_trash_while_it_was_read_and_came_back_is_no_damage(
+    directory, clock, trainer
+):
+    trainer.save(1)
+    trainer.save(2)
+    clock.now += LONG_AGO
+    keeper = keeper_of(directory, clock, max_to_keep=1)
+    oldest = keeper.plan().verdicts[0].checkpoint
+    keeper.sweep()
+    found = verify_checkpoint(oldest, directory.read_through)
+    assert found.damages
+    keeper.undo(lambda removed: removed.name == "m-1", by="somebody")
+    assert {entry.name: entry for entry in directory.list()}["m-1.index"] == oldest.index
+
+    assert keeper.record_verified([(oldest, found)]) == []
+    assert damaged_in(keeper) == {}
+
+
+def test_a_preserved_one_that_heals_is_preserved_still(directory, clock, trainer):
+    for step in (1, 2, 3):
+        trainer.save(step)
+        clock.now += 2 * 3600.0
+    keeper = keeper_of(
+        directory, clock, max_to_keep=1, keep_checkpoint_every_n_hours=1.0, trash=None
+    )
+    keeper.sweep()
+    before = keeper.plan().ledger
+    assert "m-2" in next(iter(before.series.values())).preserved
+    flip(directory, "m-2", clock)
+    scrub(keeper)
+    assert damaged_in(keeper).keys() == {"m-2"}
+    keeper.sweep()
+    assert keeper.plan().ledger.checkpoints == before.checkpoints  # its time of saving, too
+    flip(directory, "m-2", clock)  # a backup was copied over it, with its time
+    (partial,) = keeper.plan().survey.inventory.partials
+    assert partial.damaged is not None
+
+    again = verify_checkpoint(partial.damaged, directory.read_through)
+    keeper.record_verified([(partial.damaged, again)])
+    keeper.sweep()
+
+    after = keeper.plan().ledger
+    assert after.series == before.series
+    assert after.checkpoints == before.checkpoints
+    assert "m-2.index" in names_in(directory)

@@ -56,6 +56,26 @@ def test_a_map_lasts_as_long_as_anything_made_of_it(directory, tmp_path):
     assert maps_of(tmp_path) == 0
 
 
+def test_a_finalizer_in_a_cycle_of_garbage_may_still_read(directory, tmp_path):
+    """The collector calls who waits for the end of an object before it calls finalizers."""
+    read = []
+
+    class Holder:
+        def __init__(self):
+            self.mapped = directory.map("data")
+            self.itself = self
+
+        def __del__(self):
+            read.append(maps_of(tmp_path) and bytes(self.mapped.view[:3]))
+
+    Holder()
+    gc.collect()
+    assert read == [b"\0\1\2"]
+
+    gc.collect()
+    assert maps_of(tmp_path) == 0
+
+
 TAKEN_AWAY = {
     "removed": lambda file: file.unlink(),
     "replaced": lambda file: (file.parent / "new").rename(file),
