@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any, Final, Literal
 
 import click
+import numpy as np
 
 from ckptd.cli.amounts import count_text, size_text
 from ckptd.cli.arguments import FilePath
@@ -19,6 +20,7 @@ from ckptd.cli.verb import DONE, IN_PART, verb
 from ckptd.errors import (
     CkptdError,
     CorruptGraphError,
+    FormatError,
     NoSuchTensorError,
     StorageError,
     printable,
@@ -205,12 +207,33 @@ def _export_tensors(screen: Screen, order: Order, source: TensorSource) -> int:
         selection = selection.without(lost)
     if not selection.tensors:
         raise NoSuchTensorError(f"{_said(order.source)}: no tensor is left to write")
+    selection = _with_fitting_graph(selection, outcome)
     times = 2 if order.target is Target.CHECKPOINT else 1
     with screen.progress("writing", times * _bytes(selection)) as done:
         _write(order, selection, done)
     outcome.written = list(selection.tensors.values())
     outcome.bytes = _bytes(selection)
     return _show(screen, order, outcome)
+
+
+def _with_fitting_graph(selection: Selection, outcome: Outcome) -> Selection:
+    """Let the graph of objects name no tensor that is not written: nothing could be restored by it."""
+    gone = {*outcome.lost, *outcome.left_out}
+    if not gone or OBJECT_GRAPH_KEY not in selection.tensors:
+        return selection
+    from ckptd.formats.object_pruning import without_tensors  # noqa: PLC0415 (seldom)
+
+    graph = np.empty((), object)
+    try:
+        graph[()] = without_tensors(selection.read(OBJECT_GRAPH_KEY).item(), gone)
+    except FormatError:
+        outcome.notes.append(_NO_OBJECTS)
+        return selection.without([OBJECT_GRAPH_KEY])
+    outcome.notes.append("the object graph names only what is written")
+    return selection.replacing(OBJECT_GRAPH_KEY, graph)
+
+
+_NO_OBJECTS: Final = "without the object graph: the tensors are known by their keys"
 
 
 def _bytes(source: TensorSource) -> int:
@@ -238,7 +261,7 @@ def _selection(order: Order, source: TensorSource, outcome: Outcome) -> Selectio
     whole = order.target is Target.CHECKPOINT and not renamed and len(chosen) == len(tensors)
     if not whole and OBJECT_GRAPH_KEY in chosen:
         names.pop(OBJECT_GRAPH_KEY, None)
-        outcome.notes.append("without the object graph: the tensors are known by their keys")
+        outcome.notes.append(_NO_OBJECTS)
     return Selection(source, names)
 
 
@@ -300,7 +323,7 @@ def _write(order: Order, selection: Selection, done: Callable[[int], None]) -> N
         from ckptd_client.safetensors_file import write_safetensors  # noqa: PLC0415
 
         with new_output(order.output, replace=order.force) as file:
-            write_safetensors(file.path, selection, done)
+            write_safetensors(file.path, selection, done, called=order.output)
     else:
         write_checkpoint(
             order.output, selection, order.version, num_shards=order.num_shards, progress=done

@@ -76,8 +76,9 @@ def inspect(
 ) -> int:
     """Show what a checkpoint, a graph or a file of tensors holds.
 
-    A checkpoint by its prefix, its directory (the newest) or one of its files; a meta graph, a SavedModel, a frozen
-    graph, a state file, .npz or .safetensors. Only tensors that match a PATTERN, such as 'dense*/kernel', are told.
+    A checkpoint by its prefix, its directory (the one that the state file names) or one of its files; a meta graph,
+    a SavedModel, a frozen graph, a state file, .npz or .safetensors. Only tensors that match a PATTERN, such as
+    'dense*/kernel', are told.
     """
     wish = Wish(patterns=patterns, tree=tree, statistics=statistics, value=value)
     content = identify(path)
@@ -92,6 +93,7 @@ def inspect(
 
         return show_differences(screen, path, other, patterns)
     if content in _GRAPHS:
+        _require_tensors(path, content, wish)
         from ckptd.cli.inspect_graph import inspect_graph  # noqa: PLC0415
 
         return inspect_graph(screen, path, content, wish, graph_tensor)
@@ -102,6 +104,19 @@ def inspect(
             return _checkpoint(screen, path, opened, wish)
     with open_tensors(path) as source:
         return show_tensors(screen, path, source, wish, what=content.value, lazy=False)
+
+
+def _require_tensors(path: str, content: Content, wish: Wish) -> None:
+    """Refuse to look at tensors where there is a graph only."""
+    if wish.tree and content is Content.SAVED_MODEL:
+        raise click.UsageError("--tree: name the checkpoint in it, DIR/variables/variables")
+    asked = (("--tree", wish.tree), ("--statistics", wish.statistics), ("--value", wish.value))
+    for option, is_wished in asked:
+        if is_wished and content is not Content.SAVED_MODEL:
+            raise click.UsageError(
+                f"{option} is for tensors: {printable(path)} is a {content.value}, "
+                "name a checkpoint"
+            )
 
 
 def _checkpoint(screen: Screen, path: str, opened: OpenedCheckpoint, wish: Wish) -> int:
@@ -219,6 +234,8 @@ def _beside(path: str) -> list[str]:
     inventory = Holdings(path).look()
     count = count_text(len(inventory.checkpoints), "complete checkpoint")
     partial = f" and {len(inventory.partials):,} partial" if inventory.partials else ""
+    if len(inventory.checkpoints) == 1 and not partial:
+        return []
     return [f"the newest of {count}{partial}: `ckptd list` shows them"]
 
 

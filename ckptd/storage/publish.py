@@ -3,7 +3,8 @@
 Every file is written and synced under a temporary name first, so that a full disk costs nothing
 that was there. Then, each step durable before the next:
 
-    the last file of the checkpoint that is replaced goes, if others of its files are replaced too
+    the file without which the checkpoint that is replaced does not exist goes, if others of its
+    files are replaced too, its meta graph among them
     all files but the last take their names
     the last takes its own: from here on the checkpoint exists
     what is left of the one before goes
@@ -13,7 +14,7 @@ checkpoint. So whatever a crash leaves is the old checkpoint, none, or the new o
 files as TensorFlow's own saves leave them.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from secrets import randbits
 from typing import NamedTuple
@@ -29,7 +30,7 @@ from ckptd.checkpoints.listing import Entry, Kind
 from ckptd.errors import CkptdError, FormatError, StorageError
 from ckptd.formats.v1_table import read_v1_promise
 from ckptd.storage.atomic import discard
-from ckptd.storage.directory import Content, Directory
+from ckptd.storage.directory import Content, Directory, not_a_file
 
 
 class NewFile(NamedTuple):
@@ -60,22 +61,25 @@ def publish(directory: Directory, prefix: str, files: Iterable[NewFile]) -> None
             directory.create(temporary, file.data)
             waiting.append(_Waiting(temporary, file.name))
         names = [file.name for file in waiting]
-        _take_names(directory, waiting)
+        _take_names(directory, prefix, waiting)
     except BaseException:
         _discard(directory, waiting)
         raise
     _remove_previous(directory, prefix, names)
 
 
-def _take_names(directory: Directory, waiting: list[_Waiting]) -> None:
+def _take_names(directory: Directory, prefix: str, waiting: list[_Waiting]) -> None:
     """Give each file its name; what is left in `waiting` after an error has none."""
-    there = {entry.name for entry in directory.list()}
+    there = {entry.name: entry for entry in directory.list()}
+    for file in waiting:
+        found = there.get(file.name)
+        if found is not None and found.kind not in {Kind.FILE, Kind.SYMLINK}:
+            raise not_a_file("replace", f"{directory.path.rstrip('/')}/{file.name}", found.kind)
     *others, last = waiting
     # A meta graph speaks of the whole checkpoint, also where its name is new.
-    mixed = last.name in there and any(
-        file.name in there or _role(file.name) is Role.META_GRAPH for file in others
-    )
-    with _withdrawn(directory, last.name, waiting) if mixed else nullcontext():
+    mixed = any(file.name in there or _role(file.name) is Role.META_GRAPH for file in others)
+    first = _first_of_previous(directory, prefix, there, last.name) if mixed else []
+    with _withdrawn(directory, first, waiting) if first else nullcontext():
         for file in others:
             directory.replace(*file)
             waiting.remove(file)
@@ -86,23 +90,41 @@ def _take_names(directory: Directory, waiting: list[_Waiting]) -> None:
         directory.sync()
 
 
+def _first_of_previous(
+    directory: Directory, prefix: str, there: Mapping[str, Entry], last: str
+) -> list[str]:
+    """Return the files without which there is no checkpoint of that name, of either format."""
+    return [
+        entry.name
+        for entry in there.values()
+        if entry.name in {index_name(prefix), last}
+        or (_is_first_v1_shard(entry, prefix) and _is_removable(directory, entry))
+    ]
+
+
 @contextmanager
-def _withdrawn(directory: Directory, name: str, waiting: list[_Waiting]) -> Iterator[None]:
-    """Take a file away durably in the block; bring it back if that fails before anything changed."""
+def _withdrawn(
+    directory: Directory, names: Iterable[str], waiting: list[_Waiting]
+) -> Iterator[None]:
+    """Take files away durably in the block; bring them back if that fails before anything changed."""
     before = len(waiting)
-    aside = _Waiting(_temporary(name), name)
-    directory.rename(name, aside.temporary)
+    aside: list[_Waiting] = []
     try:
+        for name in names:
+            temporary = _temporary(name)
+            directory.rename(name, temporary)
+            aside.append(_Waiting(temporary, name))
         directory.sync()
         yield
     except BaseException:
         if len(waiting) == before:
-            with suppress(CkptdError):
-                directory.rename(*aside)
+            for file in aside:
+                with suppress(CkptdError):
+                    directory.rename(*file)
         else:
-            _discard(directory, [aside])
+            _discard(directory, aside)
         raise
-    _discard(directory, [aside])
+    _discard(directory, aside)
 
 
 def _remove_previous(directory: Directory, prefix: str, names: Collection[str]) -> None:
@@ -134,6 +156,13 @@ def _is_of(name: str, prefix: str) -> bool:
     if parsed is not None and parsed.prefix == prefix:
         return parsed.role in {Role.INDEX, Role.DATA}
     return parse_v1_name(name).prefix == prefix
+
+
+def _is_first_v1_shard(entry: Entry, prefix: str) -> bool:
+    if entry.kind is not Kind.FILE or parse_file_name(entry.name) is not None:
+        return False
+    parsed = parse_v1_name(entry.name)
+    return parsed.prefix == prefix and parsed.shard == 0
 
 
 def _is_removable(directory: Directory, entry: Entry) -> bool:

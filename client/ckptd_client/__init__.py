@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         latest_checkpoint,
     )
     from ckptd_client.restoring import RestoreReport, average_names, restore
-    from ckptd_client.writing import save_checkpoint
+    from ckptd_client.writing import Partitioned, save_checkpoint
 
 __all__ = [
     "CheckpointReader",
@@ -37,6 +37,7 @@ __all__ = [
     "DType",
     "NewCheckpointReader",
     "OpenedCheckpoint",
+    "Partitioned",
     "RestoreReport",
     "average_names",
     "checkpoint_exists",
@@ -73,7 +74,7 @@ _MODULES = {
         "latest_checkpoint",
     ),
     "restoring": ("RestoreReport", "average_names", "restore"),
-    "writing": ("save_checkpoint",),
+    "writing": ("Partitioned", "save_checkpoint"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

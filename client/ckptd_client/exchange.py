@@ -10,6 +10,7 @@ from typing import Final, Literal
 from ckptd.errors import CkptdError, FormatError, NoSuchTensorError, StorageError, printable
 from ckptd.formats.arrays import Array, data_type_of
 from ckptd.formats.dtypes import DataType
+from ckptd.formats.tensor_values import cut
 from ckptd.formats.tensors import Region, StoredTensor, TensorSource
 from ckptd_client.pieces import check
 
@@ -38,22 +39,19 @@ class MemberSource:
         """Take members whose names differ."""
         by_name = {member.tensor.name: member for member in members}
         self._members: Final = dict(sorted(by_name.items(), key=lambda item: _as_bytes(item[0])))
+        self._tensors: Final = {name: member.tensor for name, member in self._members.items()}
 
     @property
     def tensors(self) -> Mapping[str, StoredTensor]:
         """Every tensor by name, in order of the names' bytes."""
-        return {name: member.tensor for name, member in self._members.items()}
+        return self._tensors
 
     def read(self, name: str, *, region: Region | None = None, verify: bool = False) -> Array:
         """Return a tensor, or a part of it; raises as `TensorSource.read` does."""
         member = self._members.get(name)
         if member is None:
             raise NoSuchTensorError(f"there is no tensor {printable(name)!r}")
-        array = member.load(verify)
-        if region is None:
-            return array
-        part: Array = array[tuple(slice(e.start, e.start + e.length) for e in region)]
-        return part
+        return cut(member.load(verify), region)
 
 
 def source_of_arrays(arrays: Mapping[str, Array]) -> MemberSource:
@@ -76,12 +74,21 @@ def stored_tensor(name: str, data_type: DataType, array: Array) -> StoredTensor:
 class Selection:
     """A `TensorSource` of some tensors of another one, under new names."""
 
-    def __init__(self, source: TensorSource, names: Mapping[str, str]) -> None:
-        """Take the name in `source` for each new name."""
+    def __init__(
+        self,
+        source: TensorSource,
+        names: Mapping[str, str],
+        instead: Mapping[str, Array] | None = None,
+    ) -> None:
+        """Take the name in `source` for each new name; arrays stand `instead` of what has theirs."""
         self._source = source
+        self._instead: Final = dict(instead or {})
         ordered = sorted(names.items(), key=lambda item: _as_bytes(item[0]))
         self._names: Final = dict(ordered)
-        self._tensors: Final = {new: source.tensors[old]._replace(name=new) for new, old in ordered}
+        given = source_of_arrays(self._instead).tensors
+        self._tensors: Final = {
+            new: given.get(new) or source.tensors[old]._replace(name=new) for new, old in ordered
+        }
 
     @property
     def tensors(self) -> Mapping[str, StoredTensor]:
@@ -93,13 +100,19 @@ class Selection:
         old = self._names.get(name)
         if old is None:
             raise NoSuchTensorError(f"there is no tensor {printable(name)!r}")
+        if name in self._instead:
+            return source_of_arrays(self._instead).read(name, region=region)
         return self._source.read(old, region=region, verify=verify)
+
+    def replacing(self, name: str, array: Array) -> "Selection":
+        """Return the selection with `array` as the value of a tensor."""
+        return Selection(self._source, self._names, {**self._instead, name: array})
 
     def without(self, names: Iterable[str]) -> "Selection":
         """Return the selection less those (new) names."""
         left_out = set(names)
         kept = {new: old for new, old in self._names.items() if new not in left_out}
-        return Selection(self._source, kept)
+        return Selection(self._source, kept, self._instead)
 
 
 def lost_of(

@@ -32,6 +32,8 @@ from ckptd_client.pieces import read_pieces
 
 _SUFFIX: Final = ".npy"
 _LONGEST_NAME: Final = 2**16 - 1 - len(_SUFFIX) - 8  # a zip's limit, and room for a number
+_LONGEST_COMMENT: Final = 2**16 - 1
+_MOST_AXES: Final = 64  # of numpy's arrays
 _LARGEST_HEADER: Final = 2**14  # numpy itself refuses more than 10,000 characters
 _MOST_OF_ONE_BYTE: Final = 1040  # what deflate can make of one
 _MOST_PADDING: Final = 2**28
@@ -44,8 +46,12 @@ def why_not_npz(tensor: StoredTensor) -> str:
     """Return why a tensor cannot be in an ``.npz`` file; the empty text where it can."""
     if tensor.data_type.itemsize is None and tensor.data_type != STRING:
         return f"numpy has nothing for {tensor.data_type.name}"
-    name = tensor.name.encode("utf-8", "surrogateescape")
-    return "its name is too long for a zip file" if len(name) > _LONGEST_NAME else ""
+    shown, remark = tensor.name, b""
+    if not _fits(tensor.name):
+        shown = printable(tensor.name)
+        remark = _comment({"dtype": tensor.data_type.name, "name": tensor.name})
+    too_long = len(shown.encode()) > _LONGEST_NAME or len(remark) > _LONGEST_COMMENT
+    return "its name is too long for a zip file" if too_long else ""
 
 
 def write_npz(
@@ -70,7 +76,7 @@ def write_npz(
             if name != tensor.name:
                 remark["name"] = tensor.name
             info = zipfile.ZipInfo(name + _SUFFIX)  # its date is that of all: equal files are equal
-            info.comment = json.dumps(remark).encode() if remark else b""
+            info.comment = _comment(remark) if remark else b""
             header = {
                 "descr": npy.dtype_to_descr(dtype),
                 "fortran_order": False,
@@ -81,6 +87,10 @@ def write_npz(
                 for piece in pieces:
                     member.write(np.ascontiguousarray(piece).view(np.uint8).data)
                     progress(piece.nbytes)
+
+
+def _comment(remark: Mapping[str, str]) -> bytes:
+    return json.dumps(remark).encode()
 
 
 def _encoded(
@@ -165,11 +175,14 @@ def open_npz(view: memoryview, file: str) -> MemberSource:
         infos = archive.infolist()
         if len({info.filename for info in infos}) < len(infos):
             raise FormatError("two members have the same name")
-        return MemberSource(
+        members = [
             _member(archive, info, view, file)
             for info in infos
             if not info.is_dir() and info.filename.endswith(_SUFFIX)
-        )
+        ]
+        if len({member.tensor.name for member in members}) < len(members):
+            raise FormatError("two members hold a tensor of the same name")
+        return MemberSource(members)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,9 +235,16 @@ def _header(start: bytes, shown: str) -> _Header:
         raise FormatError(f"{shown}: not an array of numpy's: {_first_line(error)}") from None
     if dtype.hasobject:
         raise FormatError(f"{shown}: it holds pickled Python objects, which are never loaded")
-    if any(size < 0 or size > sys.maxsize for size in shape):
+    if not _is_shape(shape, dtype.itemsize):
         raise FormatError(f"{shown}: no array has the shape {shape}")
     return _Header(dtype, shape, fortran, stream.tell())
+
+
+def _is_shape(shape: tuple[int, ...], itemsize: int) -> bool:
+    """Say whether numpy has arrays of that shape; their strides must be numbers even without elements."""
+    if len(shape) > _MOST_AXES or any(isinstance(n, bool) or n < 0 for n in shape):
+        return False
+    return math.prod(n for n in shape if n) * max(itemsize, 1) <= sys.maxsize
 
 
 def _remark(comment: bytes) -> dict[str, str]:

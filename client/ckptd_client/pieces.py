@@ -26,6 +26,9 @@ _STITCHED: Final = 2**21
 _FEW: Final = 256
 """Slices that are read one by one."""
 
+_LOOKS: Final = _FEW**2
+"""How often `touch` has one slice of a tensor looked at."""
+
 _SMALL_INTEGERS: Final = frozenset({"int4", "uint4", "int2", "uint2"})
 
 
@@ -71,7 +74,9 @@ def _position(number: int, shape: tuple[int, ...]) -> Region:
 def read_pieces(
     source: TensorSource, tensor: StoredTensor, *, verify: bool = False, limit: int = PIECE
 ) -> Iterator[Array]:
-    """Yield all elements of a tensor in C order, as flat arrays of at most `limit` each.
+    """Yield all elements of a tensor in C order, as flat arrays of `limit` each, the last of fewer.
+
+    So the pieces of two tensors of one shape go together, however each of them is stored.
 
     With `verify`, all checksums of the tensor are checked before the first piece. A tensor that is
     stored whole is read once, which costs nothing until it is used; one that is stored in slices is
@@ -82,10 +87,17 @@ def read_pieces(
     parts: Iterable[Region | None] = (None,)
     if _is_cut(tensor):
         parts = regions(tensor.shape, max(limit, _STITCHED))
+    rest: Array | None = None
     for region in parts:
         flat = source.read(tensor.name, region=region).reshape(-1)
-        for start in range(0, flat.size, limit):
+        if rest is not None and rest.size:
+            flat = np.concatenate([rest, flat])
+        whole_pieces = flat.size - flat.size % limit
+        for start in range(0, whole_pieces, limit):
             yield flat[start : start + limit]
+        rest = flat[whole_pieces:]
+    if rest is not None and rest.size:
+        yield rest
 
 
 def check(source: TensorSource, tensor: StoredTensor) -> None:
@@ -110,9 +122,15 @@ def check(source: TensorSource, tensor: StoredTensor) -> None:
 def touch(source: TensorSource, tensor: StoredTensor) -> None:
     """Find out whether a tensor's bytes are there, without a look at them where that is possible.
 
-    Raises what `TensorSource.read` does.
+    Of more slices than a few only some are tried, the first and the last among them: to read one,
+    all are looked at. Raises what `TensorSource.read` does.
     """
-    for region in tensor.slices[:_FEW] if _is_cut(tensor) else (None,):
+    if not _is_cut(tensor):
+        source.read(tensor.name)
+        return
+    *slices, last = tensor.slices
+    tries = max(1, min(_FEW, _LOOKS // len(tensor.slices)))
+    for region in (*slices[:: max(1, math.ceil(len(slices) / tries))], last):
         source.read(tensor.name, region=region)
 
 

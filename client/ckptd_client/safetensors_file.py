@@ -62,15 +62,19 @@ def write_safetensors(
     path: str,
     source: TensorSource,
     progress: Callable[[int], None] = lambda _: None,
+    *,
+    called: str = "",
 ) -> None:
     """Write every tensor of `source` to a file at `path`, each one's checksums checked.
 
+    Errors speak of the file as `called`, which it may be only when it is whole; else as `path`.
     What lies in one piece on disk goes straight from there; what was stored in slices takes its
     own size in memory. Raises `UnsupportedTensorError` for what has no place there,
     `MissingLibraryError`, `StorageError` where the file cannot be written, and what `source.read`
     raises.
     """
     library, in_numpy = _library("safetensors"), _library("safetensors.numpy")
+    called = called or path
     arrays: dict[str, Array] = {}
     for name, tensor in source.tensors.items():
         reason = why_not_safetensors(tensor)
@@ -78,7 +82,7 @@ def write_safetensors(
             raise UnsupportedTensorError(name, reason)
         if numpy_dtype(tensor.data_type).name != tensor.data_type.name:
             raise MissingLibraryError(
-                f"cannot write {tensor.data_type.name} to {printable(path)}: it needs ml_dtypes: "
+                f"cannot write {tensor.data_type.name} to {printable(called)}: it needs ml_dtypes: "
                 "pip install 'ckptd[ml-dtypes]'"
             )
         check(source, tensor)
@@ -87,9 +91,9 @@ def write_safetensors(
     try:
         in_numpy.save_file(arrays, path)
     except OSError as error:
-        raise StorageError("write", path, str(error), number=error.errno) from error
+        raise StorageError("write", called, str(error), number=error.errno) from error
     except library.SafetensorError as error:
-        raise StorageError("write", path, printable(str(error))) from error
+        raise StorageError("write", called, printable(str(error))) from error
 
 
 def open_safetensors(path: str, view: memoryview) -> MemberSource:

@@ -65,7 +65,8 @@ def _measured(piece: Array, measure: Measure) -> Array:
         return np.fromiter(map(len, piece), np.int64, piece.size)
     if measure is Measure.MAGNITUDES:
         with np.errstate(over="ignore", invalid="ignore"):
-            magnitudes: Array = np.abs(piece)
+            # Of a finite complex64 the magnitude may be more than a float32 holds.
+            magnitudes: Array = np.abs(piece.astype(np.complex128, copy=False))
         return magnitudes
     if piece.dtype == np.bool_:
         return piece.view(np.uint8)
@@ -89,7 +90,6 @@ class _Tally:
         self._maxima: list[float | int] = []
         self._sums: list[float] = []
         self._scaled_sums: list[float] = []
-        self._small_sums: list[float] = []
         self._elements = self._finite = self._nans = self._infinities = self._zeros = 0
 
     def add(self, piece: Array) -> None:

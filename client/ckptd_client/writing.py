@@ -7,12 +7,14 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from ckptd.checkpoints.inventory import is_text
+from ckptd.checkpoints.inventory import OWN_DIRECTORY, is_text
 from ckptd.checkpoints.layouts.tensorflow import (
     STATE_FILE,
     index_name,
     leftover,
     meta_graph_name,
+    parse_file_name,
+    parse_v1_name,
     shard_name,
     v1_pattern,
     v1_shard_names,
@@ -22,12 +24,15 @@ from ckptd.formats.bundle_layout import Layout, lay_out
 from ckptd.formats.bundle_writer import BundleWriter
 from ckptd.formats.checksum import BytesLike
 from ckptd.formats.dtypes import DataType
+from ckptd.formats.partitions import Partitioned
 from ckptd.formats.regions import Region
 from ckptd.formats.tensor_values import TensorsToStore, take_tensors
 from ckptd.formats.v1_writer import encode_v1, v1_pieces
 from ckptd.storage.directory import is_bare_name
 from ckptd.storage.disk import DiskDirectory, open_model_directory
 from ckptd.storage.publish import NewFile, publish
+
+__all__ = ["Partitioned", "Progress", "save_checkpoint"]
 
 Progress = Callable[[int, int], None]
 """Told how many bytes of the tensors are written, and how many there are."""
@@ -157,12 +162,26 @@ def _split(prefix: str | os.PathLike[str], global_step: int | None) -> tuple[str
 def _require_v1(taken: TensorsToStore, name: str, num_shards: int) -> None:
     if name == STATE_FILE and num_shards == 1:
         raise ValueError(f"a V1 checkpoint named {name!r} would take the place of the state file")
+    if num_shards == 1 and not _is_v1_name(name):
+        raise ValueError(
+            f"a V1 checkpoint named {name!r} would be taken for a file of another kind"
+        )
     for tensor in taken.arrays:
         if not is_text(tensor):
             raise ValueError(f"tensor {printable(tensor)!r}: V1 has no names that are not UTF-8")
     # Whether V1 has a type does not depend on the values: refused before anything is written.
     samples = {tensor: np.empty(0, array.dtype) for tensor, array in taken.arrays.items()}
     encode_v1(samples, data_types={spec.name: spec.data_type for spec in taken.specs})
+
+
+def _is_v1_name(name: str) -> bool:
+    """Say whether a V1 checkpoint's one file can have that name, and be known for what it is."""
+    return (
+        name != OWN_DIRECTORY
+        and leftover(name, is_directory=False) is None
+        and parse_file_name(name) is None
+        and parse_v1_name(name).prefix == name
+    )
 
 
 def _open(head: str) -> DiskDirectory:
@@ -174,7 +193,7 @@ def _open(head: str) -> DiskDirectory:
             raise
     parent = open_model_directory(above or ".")
     try:
-        parent.make_directory(name)
+        parent.make_directory(name, mode=0o777)
         parent.sync()
         return parent.open_directory(name)
     finally:

@@ -319,3 +319,35 @@ def test_what_makes_no_sense_is_told(ckptd, checkpoint, tmp_path, arguments, sta
     assert words in ended.err
     assert "Traceback" not in ended.err
     assert set(os.listdir(tmp_path)) == before
+
+
+@pytest.mark.tensorflow
+def test_what_is_intact_of_objects_is_restored_by_tensorflow(ckptd, tmp_path, tf):
+    def model(value):
+        variables = {"a": tf.Variable([value, 2.0]), "b": tf.Variable([[3.0, value]])}
+        return tf.train.Checkpoint(**variables), variables
+
+    prefix = model(5.0)[0].write(str(tmp_path / "m"))
+    data = data_file(tmp_path / "m")
+    flip(data, data.read_bytes().index(np.array([3, 5], "f4").tobytes()))
+
+    ended = ckptd("export", prefix, "-o", tmp_path / "copy", "--skip-damaged", "--json")
+    restored, variables = model(0.0)
+    restored.read(str(tmp_path / "copy")).expect_partial()
+
+    assert ended.status == 3
+    assert ended.document["notes"] == ["the object graph names only what is written"]
+    assert variables["a"].numpy().tolist() == [5, 2]
+    assert variables["b"].numpy().tolist() == [[3, 0]]
+
+
+def test_objects_that_do_not_parse_go_with_what_is_damaged(ckptd, tmp_path):
+    tensors = {OBJECT_GRAPH_KEY: np.array(b"graph\0", object), "a": np.ones(1), "b": np.zeros(9)}
+    prefix = save_bundle(tmp_path / "m", tensors)
+    data = data_file(tmp_path / "m")
+    flip(data, data.read_bytes().index(np.ones(1).tobytes()))
+
+    ended = ckptd("export", prefix, "-o", tmp_path / "copy", "--skip-damaged", "--json")
+
+    assert ended.status == 3
+    assert ended.document["tensors"] == ["b"]

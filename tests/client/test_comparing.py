@@ -145,3 +145,16 @@ def test_memory_is_bounded_whatever_the_size(tmp_path):
 
     assert found.changed == 1
     assert peak < 48 * 2**20
+
+
+def test_a_tensor_in_slices_is_compared_with_a_whole_one(tmp_path):
+    before = np.zeros((3000, 1000), np.uint8)  # no multiple of a piece
+    after = before.copy()
+    after[2999, 999] = 4
+    save_bundle(tmp_path / "m-1", {"x": before})
+    save_bundle(tmp_path / "m-2", {"x": Partitioned(after, (3, 1))})
+
+    with open_checkpoint(tmp_path / "m-1") as one, open_checkpoint(tmp_path / "m-2") as other:
+        (found,) = compare(one.source, other.source)
+
+    assert (found.change, found.changed, found.largest) == (Change.VALUES, 1, 4.0)

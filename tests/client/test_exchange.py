@@ -5,6 +5,7 @@ import json
 import os
 import struct
 import sys
+import time
 import tracemalloc
 import zipfile
 
@@ -22,6 +23,7 @@ from ckptd.errors import (
     FormatError,
     MissingLibraryError,
     NoSuchTensorError,
+    StorageError,
 )
 from ckptd.formats.partitions import Partitioned
 from ckptd.storage.output import new_output
@@ -373,3 +375,66 @@ def test_what_is_lost_is_told_and_the_rest_is_not(tmp_path):
 
     assert list(lost) == ["b"]
     assert "checksum" in lost["b"]
+
+
+@pytest.mark.parametrize("name", ["\0" * 20_000, "\udcff" * 12_000, "é" * 32_800, "a" * 65_530])
+def test_a_name_that_no_zip_holds_is_told(name):
+    source = source_of_arrays({name: np.zeros(1)})
+
+    with pytest.raises(UnsupportedTensorError, match="too long for a zip"):
+        as_npz(source)
+
+
+@pytest.mark.parametrize("name", ["\0" * 9_000, "\udcff" * 9_000, "é" * 32_700, "a" * 65_520])
+def test_a_long_name_comes_back(name):
+    source = source_of_arrays({name: np.zeros(1)})
+
+    assert same(source, open_npz(memoryview(as_npz(source)), "x.npz"))
+
+
+def test_two_members_of_one_tensor_are_refused():
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name in ("a.npy", "b.npy"):
+            info = zipfile.ZipInfo(name)
+            info.comment = json.dumps({"name": "same"}).encode()
+            data = io.BytesIO()
+            np.save(data, np.zeros(1))
+            archive.writestr(info, data.getvalue())
+
+    with pytest.raises(FormatError, match="a tensor of the same name"):
+        open_npz(memoryview(stream.getvalue()), "x.npz")
+
+
+@pytest.mark.parametrize("shape", ["(True,)", f"({'1, ' * 65})", f"({2**62}, 0)", "(1, -1)"])
+def test_a_shape_that_numpy_has_not_is_refused(shape):
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}".encode()
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        start = b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little")
+        archive.writestr("a.npy", start + header + (b"" if ", 0)" in shape else bytes(4)))
+
+    with pytest.raises(FormatError, match="no array has the shape"):
+        open_npz(memoryview(stream.getvalue()), "x.npz")
+
+
+def test_a_selection_of_many_tensors_takes_no_quadratic_time():
+    source = source_of_arrays({f"tensor/{n}": np.zeros(1) for n in range(20_000)})
+
+    before = time.process_time()
+    Selection(source, {name: name for name in source.tensors})
+
+    assert time.process_time() - before < 2  # a second for each thousand, before
+
+
+def test_a_scalar_read_by_its_region_is_an_array():
+    source = source_of_arrays({"x": np.array(b"text", object)})
+
+    assert source.read("x", region=()).shape == ()
+
+
+def test_an_error_of_safetensors_speaks_of_the_file_that_was_asked_for(tmp_path):
+    source = source_of_arrays({"x": np.zeros(1)})
+
+    with pytest.raises(StorageError, match=r"cannot write a\.safetensors"):
+        write_safetensors(str(tmp_path / "no" / "temporary"), source, called="a.safetensors")

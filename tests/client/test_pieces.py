@@ -11,6 +11,8 @@ from tensor_files import data_file, flip, save_bundle
 from ckptd.errors import CorruptTensorError, MissingLibraryError
 from ckptd.formats.dtypes import BY_NAME
 from ckptd.formats.partitions import Partitioned
+from ckptd.formats.regions import Extent
+from ckptd.formats.tensors import StoredTensor
 from ckptd_client.opening import open_checkpoint
 from ckptd_client.pieces import check, numbers, read_pieces, regions, touch
 
@@ -96,3 +98,43 @@ def test_the_dtypes_of_the_library_are_widened():
     for name in ("bfloat16", "float8_e4m3fn", "float8_e5m2", "float4_e2m1fn", "int4", "uint2"):
         array = np.array([0, 1, 2], getattr(ml_dtypes, name))
         assert numbers(array, BY_NAME[name]).tolist() == [0, 1, 2]
+
+
+def test_slices_give_the_same_pieces_as_a_whole_tensor(tmp_path):
+    array = np.arange(3000 * 1000, dtype=np.int32).reshape(3000, 1000)
+    tensors = {"parts": Partitioned(array, (7, 2)), "whole": array}
+
+    with open_checkpoint(save_bundle(tmp_path / "m", tensors)) as opened:
+        parts, whole = (
+            list(read_pieces(opened.source, opened.source.tensors[name])) for name in tensors
+        )
+
+    assert [piece.size for piece in parts] == [piece.size for piece in whole]
+    assert np.array_equal(np.concatenate(parts), array.reshape(-1))
+
+
+class Counting:
+    """A source of one tensor in `count` slices, which counts how many of them are read."""
+
+    def __init__(self, count):
+        slices = tuple((Extent(n, 1),) for n in range(count))
+        self.tensor = StoredTensor("x", BY_NAME["int8"], (count,), count, (0,), slices)
+        self.tensors = {"x": self.tensor}
+        self.read_regions = []
+
+    def read(self, name, *, region=None, verify=False):
+        del name, verify
+        self.read_regions.append(region)
+
+
+@pytest.mark.parametrize(
+    ("count", "most"), [(2, 2), (256, 256), (300, 151), (60_000, 2), (10**6, 2)]
+)
+def test_a_look_at_many_slices_takes_no_quadratic_time(count, most):
+    source = Counting(count)
+
+    touch(source, source.tensor)
+
+    assert most - 1 <= len(source.read_regions) <= most
+    assert source.read_regions[0] == (Extent(0, 1),)
+    assert source.read_regions[-1] == (Extent(count - 1, 1),)

@@ -19,6 +19,7 @@ from ckptd_client.opening import open_checkpoint
 from ckptd_client.statistics import Measure, Statistics, tensor_statistics
 
 NAN, INF = math.nan, math.inf
+LARGE = 75 * 2.0**122  # more than a float32 holds
 
 
 def statistics_of(array) -> Statistics:
@@ -48,6 +49,10 @@ def told(found: Statistics) -> tuple[object, ...]:
         (np.array([-128, 127, 0], np.int8), (-128, 127, -1 / 3, 0, 0, 1)),
         (np.array([True, False, True, True]), (0, 1, 0.75, 0, 0, 1)),
         (np.array([3 + 4j, 0, complex(NAN, 1)]), (0, 5, 2.5, 1, 0, 1)),
+        (
+            np.array([3 + 4j], np.complex64) * np.float32(15 * 2**122),
+            (LARGE, LARGE, LARGE, 0, 0, 0),
+        ),
         (np.array([1.5, NAN, INF], ml_dtypes.bfloat16), (1.5, 1.5, 1.5, 1, 1, 0)),
         (np.array([-448, NAN], ml_dtypes.float8_e4m3fn), (-448, -448, -448, 1, 0, 0)),
         (np.array([INF, 2], ml_dtypes.float8_e5m2), (2, 2, 2, 0, 1, 0)),

@@ -1,5 +1,6 @@
 """A checkpoint is saved as TensorFlow restores it, in bounded memory, whole or not at all."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -168,7 +169,7 @@ def test_what_cannot_be_saved_is_refused_before_anything_is_written(
 def test_a_directory_in_the_way_is_not_replaced(tmp_path):
     (tmp_path / "m.index").mkdir()
 
-    with pytest.raises(StorageError, match="Is a directory"):
+    with pytest.raises(StorageError, match="is a directory"):
         save_checkpoint(tmp_path / "m", TENSORS)
 
     assert "m.index" in names(tmp_path)
@@ -264,3 +265,45 @@ def test_the_files_are_byte_for_byte_the_savers(tf, tmp_path, version):
     for suffix in suffixes:
         ours = tmp_path / f"ours{suffix}"
         assert ours.read_bytes() == theirs.with_name(f"theirs{suffix}").read_bytes()
+
+
+def test_a_new_directory_is_open_to_whom_the_umask_lets_in(tmp_path):
+    tmp_path.chmod(0o1777)
+    before = os.umask(0o027)
+    try:
+        save_checkpoint(tmp_path / "run" / "m", TENSORS)
+    finally:
+        os.umask(before)
+
+    assert (tmp_path / "run").stat().st_mode & 0o7777 == 0o750
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "m.index",
+        "m.data-00000-of-00001",
+        "m.tempstate5",
+        f"m.tmp{'0' * 32}",
+        "m-00000-of-00001",
+        ".ckptd",
+    ],
+)
+def test_a_v1_checkpoint_has_no_name_of_another_file(tmp_path, name):
+    with pytest.raises(ValueError, match="a file of another kind"):
+        save_checkpoint(tmp_path / name, TENSORS, version="v1")
+
+    assert not names(tmp_path)
+
+
+def test_a_directory_under_the_name_of_a_file_stays_where_it_is(tmp_path):
+    save_checkpoint(tmp_path / "m", TENSORS)
+    (tmp_path / "m.index").unlink()
+    (tmp_path / "m.index").mkdir()
+    (tmp_path / "m.index" / "precious").touch()
+
+    with pytest.raises(StorageError, match="it is a directory"):
+        save_checkpoint(tmp_path / "m", TENSORS)
+
+    assert names(tmp_path) == ["m.data-00000-of-00001", "m.index"]
+    assert names(tmp_path / "m.index") == ["precious"]
