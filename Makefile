@@ -4,8 +4,12 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
+FUZZ_VENV ?= .venv-fuzz
+TARGET ?= all
+RUNS ?= 100000
+INPUT ?=
 
-.PHONY: help demo setup test lint types layers check bench schema clean
+.PHONY: help demo setup test lint types layers check bench fuzz schema clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -45,8 +49,17 @@ check: lint types layers test ## all that must be green
 bench: $(VENV)/.developing ## the figures, as ratios taken in one run
 	$(BIN)/python -m pytest -q -s tests/bench
 
+$(FUZZ_VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(FUZZ_VENV)
+	$(FUZZ_VENV)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(FUZZ_VENV)/bin/python -m pip install --quiet --editable '.[ml-dtypes,snappy]' 'atheris>=3.0.0'
+	@touch $@
+
+fuzz: $(FUZZ_VENV)/.installed ## damage files of every kind RUNS times, by coverage; PYTHON must be one that atheris has a wheel for
+	PYTHONPATH=tests $(FUZZ_VENV)/bin/python -m fuzz.run $(TARGET) --runs $(RUNS) $(if $(INPUT),--file $(INPUT))
+
 schema: $(VENV)/.installed ## write config/ckptd.schema.json anew from ckptd/config/keys.py
 	$(BIN)/python -m ckptd.config.schema > config/ckptd.schema.json
 
 clean: ## remove what make has made
-	rm -rf $(VENV) build dist demo-run .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(FUZZ_VENV) .fuzz build dist demo-run .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
