@@ -71,7 +71,9 @@ class MetaGraph:
 
     def __repr__(self) -> str:
         nodes = f"{len(self.message.graph_def.node):,} nodes"
-        return f"<MetaGraph of {nodes}, TensorFlow {printable(self.tensorflow_version) or 'unknown'}>"
+        return (
+            f"<MetaGraph of {nodes}, TensorFlow {printable(self.tensorflow_version) or 'unknown'}>"
+        )
 
     @functools.cached_property
     def graph(self) -> Graph:
