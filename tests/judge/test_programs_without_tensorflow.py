@@ -380,7 +380,9 @@ def test_where_nothing_can_be_restored_the_directory_is_told(tf, tmp_path, monke
             saver = tf.compat.v1.train.Saver()
             with pytest.raises(ValueError, match="Can't load save_path when it is None"):
                 saver.restore(session, tf.train.latest_checkpoint("run"))
-    with pytest.raises(NoSuchCheckpointError, match=r"^cannot restore from None: .* directory"):
+    with pytest.raises(
+        NoSuchCheckpointError, match=r"^cannot open a checkpoint at None: .* directory"
+    ):
         ckptd_client.restore(ckptd_client.latest_checkpoint("run"), empty())
     with pytest.raises(NoSuchCheckpointError) as caught:
         ckptd_client.restore("run", empty())
