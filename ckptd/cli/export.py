@@ -12,6 +12,7 @@ import numpy as np
 
 from ckptd.cli.amounts import count_text, size_text
 from ckptd.cli.arguments import FilePath
+from ckptd.cli.inspect_objects import readable_names
 from ckptd.cli.inspect_sections import parameters
 from ckptd.cli.screen import Screen
 from ckptd.cli.sections import Column, Section, problems_section
@@ -41,6 +42,7 @@ from ckptd_client.holdings import holdings_of
 from ckptd_client.sources import (
     Content,
     identify,
+    objects_in,
     open_tensors,
     read_file,
     saved_model_file,
@@ -61,7 +63,13 @@ class Target(Enum):
 
 
 _GRAPHS: Final = frozenset({Target.JSON, Target.TEXT, Target.META_GRAPH})
-_NO_PREFIX: Final = (".index", ".pb", ".npy", ".h5", ".hdf5", ".pt", ".pth", ".keras", ".zip")
+_NO_PREFIX: Final = frozenset(
+    [
+        *(".index", ".pb", ".npy", ".h5", ".hdf5", ".keras", ".pt", ".pth", ".onnx", ".pkl"),
+        *(".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z"),
+    ]
+)
+"""What other kinds of files end in: a checkpoint of that name would be taken for one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,9 +251,11 @@ def _bytes(source: TensorSource) -> int:
 def _selection(order: Order, source: TensorSource, outcome: Outcome) -> Selection:
     """Return what was asked for under the names that were asked for."""
     tensors = source.tensors
-    chosen = [each.name for each in selected(tensors, {}, order.patterns)]
+    readable = readable_names(objects_in(source)) if order.patterns else {}
+    chosen = [each.name for each in selected(tensors, readable, order.patterns)]
     if order.patterns and not chosen:
-        near = hint(order.patterns[0], tensors)
+        called = [readable[key].path if key in readable else key for key in tensors]
+        near = hint(order.patterns[0], called)
         raise NoSuchTensorError(
             f"{_said(order.source)}: none of its {count_text(len(tensors), 'tensor')} is named "
             f"{printable(order.patterns[0])!r}{near}"

@@ -13,6 +13,7 @@ from ckptd.checkpoints.layouts.tensorflow import index_name
 from ckptd.checkpoints.listing import Kind
 from ckptd.cli.amounts import count_text, size_text
 from ckptd.cli.arguments import FilePath
+from ckptd.cli.inspect_sections import graph_shape_text
 from ckptd.cli.screen import Screen
 from ckptd.cli.sections import Column, Section
 from ckptd.cli.verb import DONE, verb
@@ -26,7 +27,7 @@ from ckptd.errors import (
 from ckptd.formats.arrays import Array
 from ckptd.formats.dtypes import base_number, data_type
 from ckptd.formats.freezing import Read, bytes_of_values, freeze
-from ckptd.formats.graph import Graph, serialized
+from ckptd.formats.graph import PLACEHOLDERS, Graph, serialized
 from ckptd.formats.graph_shapes import Shape
 from ckptd.formats.near_names import hint
 from ckptd.formats.object_graph import OBJECT_GRAPH_KEY
@@ -42,7 +43,6 @@ FREEZE_SCHEMA: Final = "ckptd.freeze/1"
 
 _SERVING: Final = "serving_default"
 _SERVING_TAGS: Final = {"serve"}
-_PLACEHOLDERS: Final = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"})
 _COLUMNS: Final = (Column("tensor", folds=True), Column("dtype"), Column("shape"))
 
 
@@ -262,7 +262,7 @@ def _document(
                 "shape": _listed(graph.get_tensor_by_name(f"{node.name}:0").shape),
             }
             for node in frozen.node
-            if node.op in _PLACEHOLDERS
+            if node.op in PLACEHOLDERS
         ],
         "outputs": [_output(graph, name) for name in dict.fromkeys(outputs)],
     }
@@ -298,7 +298,7 @@ def _show(screen: Screen, document: dict[str, Any], nodes_before: int) -> None:
             word=word,
             columns=_COLUMNS,
             rows=[
-                (each["tensor"], each["dtype"] or "?", _shape_text(each["shape"]))
+                (each["tensor"], each["dtype"] or "?", graph_shape_text(each["shape"]))
                 for each in document[key]
             ],
         )
@@ -310,9 +310,3 @@ def _show(screen: Screen, document: dict[str, Any], nodes_before: int) -> None:
         f"  graph_def = tf.compat.v1.GraphDef.FromString(open({path!r}, 'rb').read())\n"
         "  tf.compat.v1.import_graph_def(graph_def, name='')"
     )
-
-
-def _shape_text(shape: Sequence[int | None] | None) -> str:
-    if shape is None:
-        return "[...]"
-    return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"

@@ -1,6 +1,7 @@
 """`ckptd inspect`: what a checkpoint, a graph or a file of tensors holds."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import click
@@ -11,6 +12,7 @@ from ckptd.cli.amounts import count_text, size_text, time_text
 from ckptd.cli.arguments import FilePath
 from ckptd.cli.inspect_objects import counters, objects_entry, readable_names, tree_section
 from ckptd.cli.inspect_sections import (
+    damaged_of,
     parameters,
     tensor_entry,
     tensor_sections,
@@ -20,7 +22,13 @@ from ckptd.cli.screen import Screen
 from ckptd.cli.sections import Column, Section, problems_section
 from ckptd.cli.tensor_view import INSPECT_SCHEMA, Readable, Wish, selected, views
 from ckptd.cli.verb import DONE, FAILED, all_option, verb
-from ckptd.errors import CkptdError, NoSuchTensorError, printable
+from ckptd.errors import (
+    CkptdError,
+    NoSuchTensorError,
+    NotFoundError,
+    NotPermittedError,
+    printable,
+)
 from ckptd.formats.near_names import hint
 from ckptd.formats.state_file import MAX_STATE_FILE_SIZE, parse_state_file
 from ckptd.formats.tensors import TensorSource
@@ -92,14 +100,15 @@ def inspect(
         from ckptd.cli.inspect_diff import show_differences  # noqa: PLC0415
 
         return show_differences(screen, path, other, patterns)
-    if content in _GRAPHS:
+    is_tree = tree and content is Content.SAVED_MODEL and graph_tensor is None
+    if content in _GRAPHS and not is_tree:
         _require_tensors(path, content, wish)
         from ckptd.cli.inspect_graph import inspect_graph  # noqa: PLC0415
 
         return inspect_graph(screen, path, content, wish, graph_tensor)
     if content is Content.STATE_FILE:
         return _state_file(screen, path)
-    if content is Content.CHECKPOINT:
+    if content is Content.CHECKPOINT or is_tree:
         with open_checkpoint(path, salvage=True) as opened:
             return _checkpoint(screen, path, opened, wish)
     with open_tensors(path) as source:
@@ -108,8 +117,6 @@ def inspect(
 
 def _require_tensors(path: str, content: Content, wish: Wish) -> None:
     """Refuse to look at tensors where there is a graph only."""
-    if wish.tree and content is Content.SAVED_MODEL:
-        raise click.UsageError("--tree: name the checkpoint in it, DIR/variables/variables")
     asked = (("--tree", wish.tree), ("--statistics", wish.statistics), ("--value", wish.value))
     for option, is_wished in asked:
         if is_wished and content is not Content.SAVED_MODEL:
@@ -123,19 +130,19 @@ def _checkpoint(screen: Screen, path: str, opened: OpenedCheckpoint, wish: Wish)
     source = source_of(opened)
     facts = [f"{opened.format.value} checkpoint"]
     notes = [_files_text(opened, path), *_beside(path)]
-    problems = [f"{name} is missing" for name in opened.missing]
-    problems += lost_in(opened)
+    problems = [*_missing(opened), *lost_in(opened)]
+    told = {str(error) for error in opened.unopened.values()}
     problems += [str(e) for n, e in damaged_in(opened).items() if n not in source.tensors]
     graph = None
     try:
         graph = opened.object_graph
     except CkptdError as error:
-        problems.append(str(error))
+        problems += [str(error)] if str(error) not in told else []
     counted = counters(source, graph)
     facts += [f"{name} {number}" for name, number in counted.items()]
     if wish.tree and graph is None and not problems:
         raise click.UsageError(f"--tree: {printable(path)} has no object graph, only names")
-    return show_tensors(
+    status = show_tensors(
         screen,
         path,
         source,
@@ -145,6 +152,7 @@ def _checkpoint(screen: Screen, path: str, opened: OpenedCheckpoint, wish: Wish)
         lazy=opened.format is Format.V2,
         readable=readable_names(graph),
         problems=problems,
+        told=told,
         notes=notes,
         tree=tree_section(graph, source) if wish.tree and graph is not None else None,
         parts={
@@ -157,6 +165,19 @@ def _checkpoint(screen: Screen, path: str, opened: OpenedCheckpoint, wish: Wish)
             "objects": objects_entry(graph) if wish.tree and graph is not None else None,
         },
     )
+    refused = [e for e in opened.unopened.values() if isinstance(e, NotPermittedError)]
+    return NotPermittedError.exit_status if refused else status
+
+
+def _missing(opened: OpenedCheckpoint) -> Iterator[str]:
+    """Say of each file that could not be opened what is wrong, and what lies in it."""
+    unopened = {os.path.basename(e.path): (n, e) for n, e in opened.unopened.items()}  # noqa: PTH119
+    for name in opened.missing:
+        number, error = unopened.get(name, (None, None))
+        gone = error is None or isinstance(error, NotFoundError)
+        what = f"{name} is missing" if gone else str(error)
+        count = sum(number in tensor.shards for tensor in opened.tensors.values())
+        yield what if error is None else f"{what}; it holds {count_text(count, 'tensor')}"
 
 
 def show_tensors(
@@ -170,15 +191,19 @@ def show_tensors(
     facts: str = "",
     readable: Mapping[str, Readable] | None = None,
     problems: Sequence[str] = (),
+    told: Collection[str] = (),
     notes: Sequence[str] = (),
     tree: Section | None = None,
     parts: Mapping[str, Any] | None = None,
 ) -> int:
-    """Show the tensors of a source; return 1 if something is damaged or missing."""
+    """Show the tensors of a source; return 1 if something is damaged or missing.
+
+    `told` is what a tensor may say of its file, where that is among the `problems` already.
+    """
     readable = readable or {}
     tensors = selected(source.tensors, readable, wish.patterns)
     if wish.patterns and not tensors:
-        raise NoSuchTensorError(_nothing_matches(path, wish.patterns, source))
+        raise NoSuchTensorError(_nothing_matches(path, wish.patterns, source, readable))
     found = list(
         views(source, tensors, readable, lazy=lazy, statistics=wish.statistics, value=wish.value)
     )
@@ -200,20 +225,27 @@ def show_tensors(
             }
         )
         return status
-    screen.heading(path, f"{facts or what}: {totals_text(tensors, len(source.tensors))}", *notes)
-    shown = list(tensor_sections(found, show_value=wish.value))
+    damaged = len(damaged_of(found, told))
+    amounts = [totals_text(tensors, len(source.tensors))]
+    amounts += [f"{damaged:,} damaged"] if damaged else []
+    amounts += [count_text(len(problems), "problem")] if problems else []
+    screen.heading(path, f"{facts or what}: {', '.join(amounts)}", *notes)
+    shown = list(tensor_sections(found, show_value=wish.value, told=told))
     if tree is not None:
         shown[0] = tree
     screen.sections([*shown, problems_section(problems)])
     return status
 
 
-def _nothing_matches(path: str, patterns: Sequence[str], source: TensorSource) -> str:
+def _nothing_matches(
+    path: str, patterns: Sequence[str], source: TensorSource, readable: Mapping[str, Readable]
+) -> str:
     count = count_text(len(source.tensors), "tensor")
+    names = [readable[key].path if key in readable else key for key in source.tensors]
     if len(patterns) > 1:
         asked = " or ".join(repr(printable(each)) for each in patterns)
         return f"{printable(path)}: none of its {count} is named as {asked}"
-    near = hint(patterns[0], source.tensors)
+    near = hint(patterns[0], names)
     return f"{printable(path)}: none of its {count} is named {printable(patterns[0])!r}{near}"
 
 
@@ -231,10 +263,10 @@ def _beside(path: str) -> list[str]:
         return []
     from ckptd_client.holdings import Holdings  # noqa: PLC0415 (only for directories)
 
-    inventory = Holdings(path).look()
+    inventory = Holdings(path).look_known()
     count = count_text(len(inventory.checkpoints), "complete checkpoint")
     partial = f" and {len(inventory.partials):,} partial" if inventory.partials else ""
-    if len(inventory.checkpoints) == 1 and not partial:
+    if not inventory.checkpoints or (len(inventory.checkpoints) == 1 and not partial):
         return []
     return [f"the newest of {count}{partial}: `ckptd list` shows them"]
 

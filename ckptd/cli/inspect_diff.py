@@ -2,18 +2,20 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from ckptd.cli.amounts import count_text
+from ckptd.cli.inspect_objects import readable_names
 from ckptd.cli.inspect_sections import number_text, shape_text, stored_entry
 from ckptd.cli.screen import Screen
 from ckptd.cli.sections import Column, Section
-from ckptd.cli.tensor_view import count_of, wanted_by
+from ckptd.cli.tensor_view import Readable, count_of, selected
 from ckptd.cli.verb import DONE, FAILED
 from ckptd.errors import NoSuchTensorError, printable
 from ckptd.formats.tensors import StoredTensor
 from ckptd_client.comparing import Change, Difference, compare
-from ckptd_client.sources import open_tensors
+from ckptd_client.sources import objects_in, open_tensors
 
 DIFF_SCHEMA: Final = "ckptd.diff/1"
 
@@ -25,14 +27,19 @@ def show_differences(screen: Screen, path: str, other: str, patterns: Sequence[s
 
     Returns 1 if a tensor cannot be read.
     """
-    wanted = wanted_by(patterns)
     with open_tensors(path) as before, open_tensors(other) as after:
-        if not any(map(wanted, (*before.tensors, *after.tensors))):
+        readable: dict[str, Readable] = {}
+        wanted: set[str] = set()
+        for source in (before, after):
+            told = readable_names(objects_in(source))
+            wanted.update(tensor.name for tensor in selected(source.tensors, told, patterns))
+            readable |= told
+        if not wanted:
             asked = " or ".join(repr(printable(each)) for each in patterns) or "there"
             raise NoSuchTensorError(
                 f"{printable(path)} and {printable(other)}: no tensor is {asked}"
             )
-        differences = sorted(compare(before, after, wanted), key=_by_change)
+        differences = sorted(compare(before, after, wanted.__contains__), key=_by_change)
     status = FAILED if any(each.change is Change.UNREADABLE for each in differences) else DONE
     if screen.as_json:
         screen.document(
@@ -41,12 +48,17 @@ def show_differences(screen: Screen, path: str, other: str, patterns: Sequence[s
                 "before": path,
                 "after": other,
                 "same": sum(each.change is Change.SAME for each in differences),
-                "differences": [_entry(d) for d in differences if d.change is not Change.SAME],
+                "differences": [
+                    _entry(d, readable.get(d.name))
+                    for d in differences
+                    if d.change is not Change.SAME
+                ],
             }
         )
         return status
     screen.heading(f"{path} -> {other}", _summary(differences))
-    screen.sections(_sections(differences))
+    paths = {key: each.path for key, each in readable.items()}
+    screen.sections(_sections([replace(d, name=paths.get(d.name, d.name)) for d in differences]))
     return status
 
 
@@ -165,12 +177,13 @@ def _described(tensor: StoredTensor | None, name: str) -> tuple[str, ...]:
     return tensor.data_type.name, shape_text(tensor.shape), name
 
 
-def _entry(difference: Difference) -> dict[str, Any]:
+def _entry(difference: Difference, readable: Readable | None) -> dict[str, Any]:
     def side(tensor: StoredTensor | None) -> dict[str, Any] | None:
         return None if tensor is None else stored_entry(tensor)
 
     entry: dict[str, Any] = {
         "name": difference.name,
+        "path": None if readable is None else readable.path,
         "change": difference.change.value,
         "before": side(difference.before),
         "after": side(difference.after),

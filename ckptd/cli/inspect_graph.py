@@ -6,7 +6,14 @@ from contextlib import suppress
 from typing import Any, Final
 
 from ckptd.cli.amounts import count_text, size_text
-from ckptd.cli.inspect_sections import tensor_entry, tensor_sections, totals_text
+from ckptd.cli.inspect_ends import ends_of
+from ckptd.cli.inspect_sections import (
+    damaged_of,
+    graph_shape_text,
+    tensor_entry,
+    tensor_sections,
+    totals_text,
+)
 from ckptd.cli.screen import Screen
 from ckptd.cli.sections import Column, Section
 from ckptd.cli.tensor_view import INSPECT_SCHEMA, TensorView, Wish, selected, views, wanted_by
@@ -21,7 +28,6 @@ from ckptd.errors import (
 from ckptd.formats.graph import Graph, GraphTensor
 from ckptd.formats.graph_collections import Packed, Saver, Variable
 from ckptd.formats.graph_file import read_graph
-from ckptd.formats.graph_shapes import Shape
 from ckptd.formats.meta_graph import MetaGraph, SignatureTensor, read_meta_graph
 from ckptd.formats.saved_model import read_saved_model
 from ckptd.formats.saved_tensors import SavedTensor
@@ -51,7 +57,7 @@ def inspect_graph(
             graphs = [each.graph for each in meta_graphs]
         if tensor is not None:
             return _tensor(screen, path, content, graphs, tensor)
-        bare = [] if meta_graphs else graphs
+        bare = [] if meta_graphs else [(each, ends_of(each)) for each in graphs]
         parts = [_MetaGraphParts(each, wish.patterns) for each in meta_graphs]
     except CorruptGraphError as error:
         raise CorruptGraphError(f"{printable(file)}: {error}") from error
@@ -62,7 +68,10 @@ def inspect_graph(
             "schema": INSPECT_SCHEMA,
             "path": path,
             "what": content.value,
-            "graphs": [*(part.entry() for part in parts), *map(_graph_entry, bare)],
+            "graphs": [
+                *(part.entry() for part in parts),
+                *({**_graph_entry(graph), **ends.entry()} for graph, ends in bare),
+            ],
         }
         if variables is not None:
             document["tensors"] = [tensor_entry(view) for view in variables]
@@ -75,13 +84,15 @@ def inspect_graph(
             screen.line(f"meta graph {', '.join(part.graph.tags) or 'without tags'}")
         screen.line(part.summary())
         screen.sections([*part.sections(), _operations(part.graph.graph)])
-    for graph in bare:
-        screen.line(_graph_summary(graph))
-        screen.sections([_operations(graph)])
+    for graph, ends in bare:
+        screen.line(f"{_graph_summary(graph)}, {ends.summary()}")
+        screen.sections([*ends.sections(), _operations(graph)])
     if variables is not None:
         tensors = [view.tensor for view in variables]
         screen.line()
-        screen.line(f"variables: {totals_text(tensors, len(tensors))}")
+        count = len(damaged_of(variables))
+        wrong = f", {count:,} damaged" if count else ""
+        screen.line(f"variables: {totals_text(tensors, len(tensors))}{wrong}")
         screen.sections(tensor_sections(variables, show_value=wish.value))
     return FAILED if damaged else DONE
 
@@ -127,7 +138,7 @@ def _tensor(screen: Screen, path: str, content: Content, graphs: Sequence[Graph]
         )
         return DONE
     screen.line(
-        f"{found.name}: {dtype or 'of unknown dtype'} {_shape(found.shape)}, "
+        f"{found.name}: {dtype or 'of unknown dtype'} {graph_shape_text(found.shape)}, "
         f"output {found.index} of {found.node} ({found.op})"
     )
     return DONE
@@ -198,7 +209,7 @@ class _MetaGraphParts:
             for way, tensors in (("in", signature.inputs), ("out", signature.outputs)):
                 for name, tensor in tensors.items():
                     names = ", ".join(tensor.names)
-                    shape = _shape(tensor.shape)
+                    shape = graph_shape_text(tensor.shape)
                     dtype = tensor.data_type.name if tensor.data_type.number else "-"
                     yield key, way, dtype, shape, f"{name}: {names}"
 
@@ -247,7 +258,7 @@ def _saved_section(saved: Sequence[SavedTensor]) -> Section:
         rows=[
             (
                 each.data_type.name,
-                _shape(each.shape),
+                graph_shape_text(each.shape),
                 "" if each.region is None else _region_text(each.region),
                 each.name,
             )
@@ -297,17 +308,6 @@ def _graph_entry(graph: Graph) -> dict[str, Any]:
         "functions": list(graph.functions),
         "operations": dict(_op_counts(graph)),
     }
-
-
-def _shape(shape: Shape) -> str:
-    """Write a shape that may not be known.
-
-    >>> _shape((None, 3)), _shape(None)
-    ('[?, 3]', '[...]')
-    """
-    if shape is None:
-        return "[...]"
-    return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
 
 
 def _members_text(members: Sequence[Any]) -> str:

@@ -1,6 +1,6 @@
 """The objects that `tf.train.Checkpoint` saved, as `ckptd inspect` tells of them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -8,7 +8,7 @@ from ckptd.cli.inspect_sections import shape_text
 from ckptd.cli.sections import Column, Section
 from ckptd.cli.tensor_view import Readable
 from ckptd.errors import CkptdError
-from ckptd.formats.object_graph import ObjectGraph, ObjectNode
+from ckptd.formats.object_graph import ObjectGraph, ObjectNode, TreeLine
 from ckptd.formats.tensors import TensorSource
 
 _GLOBAL_STEP: Final = "global_step"
@@ -47,17 +47,50 @@ def readable_names(graph: ObjectGraph | None) -> dict[str, Readable]:
 
 
 def tree_section(graph: ObjectGraph, source: TensorSource) -> Section:
-    """Return the objects, each below the one that holds it."""
+    """Return the objects, each below the one that holds it, less those that lead to no tensor."""
+    every = list(graph.tree())
+    shown = _stored(every, graph)
+    left = len(every) - len(shown)
     return Section(
         title="OBJECTS",
         word="object",
+        note=f"less {left:,} that hold nothing stored" if left else "",
         columns=(Column("object", folds=True),),
-        rows=[(text,) for text in _lines(graph, source)],
+        rows=[(text,) for text in _lines(shown, graph, source)],
     )
 
 
-def _lines(graph: ObjectGraph, source: TensorSource) -> Iterator[str]:
-    for line in graph.tree():
+def _stored(lines: Sequence[TreeLine], graph: ObjectGraph) -> list[TreeLine]:
+    """Return the lines of objects that have something stored, or lead to one that has."""
+    having: set[int] = {0}
+    for line in _leading(lines, lambda line: not line.is_alias and _has_stored(graph, line.node)):
+        having.add(line.node)
+    chosen = _leading(
+        lines,
+        lambda line: line.node in having if line.is_alias else _has_stored(graph, line.node),
+    )
+    return list(chosen)[::-1]
+
+
+def _leading(
+    lines: Sequence[TreeLine], is_wanted: Callable[[TreeLine], bool]
+) -> Iterator[TreeLine]:
+    """Yield the wanted lines and those above them, the last first."""
+    below: set[int] = set()  # depths at which one was yielded, below a line that is yet to come
+    for line in reversed(lines):
+        if is_wanted(line) or line.depth + 1 in below or not line.depth:
+            below.add(line.depth)
+            yield line
+        below.discard(line.depth + 1)
+
+
+def _has_stored(graph: ObjectGraph, node: int) -> bool:
+    found = graph.nodes[node]
+    return bool(found.attributes or found.slots or found.registered_saver)
+
+
+def _lines(lines: Iterable[TreeLine], graph: ObjectGraph, source: TensorSource) -> Iterator[str]:
+    for line in lines:
         text = "  " * min(line.depth, _DEEPEST) + (line.name or "(root)")
         if line.is_alias:
             yield f"{text} -> {graph.path(line.node) or '(root)'}"

@@ -4,12 +4,13 @@ A tensor's name stands last: it may be of any length, and nothing is lined up be
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from ckptd.cli.amounts import count_text, size_text
 from ckptd.cli.sections import Column, Section
 from ckptd.cli.tensor_view import LARGEST_VALUE, TensorView
+from ckptd.formats.object_graph import OBJECT_GRAPH_KEY
 from ckptd.formats.tensors import Region, StoredTensor
 
 _SIZE: Final = Column("size", right=True)
@@ -24,8 +25,13 @@ _LONGEST_VALUE: Final = 200  # bytes of one string
 _SHOWN_SHARDS: Final = 3
 
 
-def tensor_sections(views: Sequence[TensorView], *, show_value: bool) -> Iterator[Section]:
-    """Yield what is known of tensors: some sections may be empty."""
+def tensor_sections(
+    views: Sequence[TensorView], *, show_value: bool, told: Collection[str] = ()
+) -> Iterator[Section]:
+    """Yield what is known of tensors: some sections may be empty.
+
+    Problems that are `told` already, of a whole file, are not told of each tensor in it.
+    """
     yield _tensors(views)
     yield _statistics(views)
     if show_value:
@@ -33,18 +39,27 @@ def tensor_sections(views: Sequence[TensorView], *, show_value: bool) -> Iterato
             title="VALUES",
             word="value",
             columns=(Column("value", folds=True),),
-            rows=[(f"{view.name} = {_value(view)}",) for view in views if not view.problem],
+            rows=[
+                (f"{view.name} = {_value(view)}",)
+                for view in views
+                if not view.problem and view.tensor.name != OBJECT_GRAPH_KEY
+            ],
             long=True,
         )
+    damaged = damaged_of(views, told)
     yield Section(
         title="DAMAGED",
         word="damaged",
-        note="cannot be read as the checkpoint promises",
+        note=f"{count_text(len(damaged), 'tensor')}: cannot be read as the checkpoint promises",
         colour="red",
         columns=(Column("what is wrong", folds=True),),
-        rows=[(view.problem,) for view in views if view.problem],
-        long=True,
+        rows=[(view.problem,) for view in damaged],
     )
+
+
+def damaged_of(views: Iterable[TensorView], told: Collection[str] = ()) -> list[TensorView]:
+    """Return those with a problem of their own, less what is `told` already."""
+    return [view for view in views if view.problem and view.problem not in told]
 
 
 def _tensors(views: Sequence[TensorView]) -> Section:
@@ -127,6 +142,17 @@ def shape_text(shape: Sequence[int]) -> str:
     ('[3, 4]', '[]')
     """
     return f"[{', '.join(map(str, shape))}]"
+
+
+def graph_shape_text(shape: Sequence[int | None] | None) -> str:
+    """Write a shape as a graph tells it, which may not be known.
+
+    >>> graph_shape_text((None, 3)), graph_shape_text(None)
+    ('[?, 3]', '[...]')
+    """
+    if shape is None:
+        return "[...]"
+    return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
 
 
 def number_text(value: float | None) -> str:

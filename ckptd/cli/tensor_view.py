@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from ckptd.errors import CkptdError, MissingLibraryError
 from ckptd.formats.arrays import Array
+from ckptd.formats.object_graph import OBJECT_GRAPH_KEY
 from ckptd.formats.tensors import StoredTensor, TensorSource
 from ckptd_client.pieces import check, touch
 
@@ -113,12 +114,15 @@ def views(
     """Look at tensors one by one. With a `lazy` source, to read a tensor costs next to nothing."""
     for tensor in tensors:
         problem, found, array = "", None, None
+        is_graph = tensor.name == OBJECT_GRAPH_KEY  # no data: a message that `--tree` shows
         try:
-            if statistics:
+            if is_graph and (statistics or value):
+                check(source, tensor)
+            elif statistics:
                 found = _statistics(source, tensor)
             elif tensor.nbytes <= _QUICK or (lazy and tensor.data_type.itemsize is not None):
                 touch(source, tensor)
-            if value and count_of(tensor) <= LARGEST_VALUE:
+            if value and not is_graph and count_of(tensor) <= LARGEST_VALUE:
                 array = source.read(tensor.name, verify=True)
         except CkptdError as error:
             problem = str(error)

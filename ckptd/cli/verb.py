@@ -43,6 +43,14 @@ class Verb(click.Command):
         self.statuses = (DONE, FAILED, WRONG_USAGE, *statuses, INTERRUPTED)
         self.params.extend(_OUTPUT_OPTIONS if json else _OUTPUT_OPTIONS[1:])
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the arguments apart; of what is wrong with them, say in which verb."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx  # click leaves it out where an option lacks its value
+            raise
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the callback with a screen on the standard streams."""
         root = ctx.find_root()

@@ -23,7 +23,7 @@ from ckptd.errors import CkptdError, NoSuchCheckpointError, printable
 from ckptd.keeper.inspector import DirectoryInspector
 from ckptd.keeper.keeper import Keeper
 from ckptd.keeper.plan import DirectoryPlan
-from ckptd.keeper.survey import is_in_the_making
+from ckptd.keeper.survey import STILL_WRITTEN, is_fresh, is_in_the_making
 from ckptd.keeper.verification import Damage, ReadThrough, Verification, verify_checkpoint
 from ckptd.storage.passing import read_through
 from ckptd.storage.reading import ReaderDirectory, look_at
@@ -40,12 +40,7 @@ _WHOLE: Final = (
     Column("size", right=True),
     Column("speed", right=True),
 )
-_DAMAGED: Final = (
-    Column("file", folds=True),
-    Column("tensor", folds=True),
-    Column("at byte", right=True),
-    Column("what is wrong", folds=True),
-)
+_DAMAGED: Final = (Column("what is wrong", folds=True),)
 _PARTIAL: Final = (Column("name", folds=True), Column("what is wrong", folds=True))
 
 
@@ -59,6 +54,7 @@ class _Found:
 
     @property
     def damages(self) -> list[Damage]:
+        """What is wrong with its tensors, and with its meta graph."""
         graph = self.verification.graph_damage
         return [*self.verification.damages, *([graph] if graph is not None else [])]
 
@@ -72,6 +68,8 @@ class _Target:
     partials: Sequence[Partial]
     read_through: ReadThrough
     found: list[_Found] = field(default_factory=list)
+    too_young: set[str] = field(default_factory=set)
+    """The names of those that were written to a moment ago: damage of theirs is not written down."""
 
     @property
     def is_whole(self) -> bool:
@@ -102,6 +100,8 @@ def verify(screen: Screen, *, paths: tuple[str, ...], socket: str | None) -> int
             if keeper is not None:
                 _record(screen, keeper, target, socket)
             if not screen.as_json:
+                if len(targets) > 1 and screen.draws_tables:
+                    screen.line()
                 _show(screen, target)
             return DONE
 
@@ -192,9 +192,17 @@ def _verify(screen: Screen, target: _Target) -> None:
 
 def _record(screen: Screen, keeper: Keeper, target: _Target, socket: str | None) -> None:
     """Write down what was found, and have the daemon look if that changes anything."""
+    now = time.time()
+    target.too_young = {
+        each.checkpoint.name for each in target.found if is_fresh(each.checkpoint.tensor_files, now)
+    }
     try:
         lines = keeper.record_verified(
-            [(found.checkpoint, found.verification) for found in target.found]
+            [
+                (found.checkpoint, found.verification)
+                for found in target.found
+                if found.checkpoint.name not in target.too_young
+            ]
         )
     except CkptdError as error:
         if not target.is_whole:
@@ -207,8 +215,10 @@ def _record(screen: Screen, keeper: Keeper, target: _Target, socket: str | None)
 def _show(screen: Screen, target: _Target) -> None:
     whole = [found for found in target.found if not found.damages]
     damaged = [found for found in target.found if found.damages]
+    graphs = sum(not found.verification.damages for found in damaged)
     notes = [f"{count_text(len(whole), 'checkpoint')} whole"]
-    notes += [f"{len(damaged):,} damaged"] if damaged else []
+    notes += [f"{len(damaged) - graphs:,} damaged"] if len(damaged) > graphs else []
+    notes += [f"{graphs:,} with a damaged meta graph"] if graphs else []
     notes += [f"{len(target.partials):,} partial"] if target.partials else []
     screen.heading(target.path, ", ".join(notes))
     screen.sections(_sections(target, whole, damaged))
@@ -216,7 +226,17 @@ def _show(screen: Screen, target: _Target) -> None:
         name = printable(f"{target.path}/{found.checkpoint.name}")
         if found.verification.in_doubt:
             screen.warn(f"{name} could not be read in full: nobody knows yet whether it is damaged")
-        elif found.verification.damages:
+        elif not found.verification.damages:
+            screen.warn(
+                f"of {name} only the meta graph is damaged: every tensor is good, and it still "
+                "counts as complete"
+            )
+        elif found.checkpoint.name in target.too_young:
+            screen.warn(
+                f"{name} was written to less than {STILL_WRITTEN:g} s ago, and may be being saved "
+                "again: that it is damaged is not written down; verify it once more in a moment"
+            )
+        else:
             screen.warn(
                 f"{name} is damaged: `ckptd export --skip-damaged` saves the tensors that are whole; "
                 f"`ckptd sweep` points a state file that names it at the newest whole one"
@@ -247,7 +267,7 @@ def _sections(
         word="damaged",
         colour="red",
         columns=_DAMAGED,
-        rows=[_damage_row(damage) for found in damaged for damage in found.damages],
+        rows=[(str(damage),) for found in damaged for damage in found.damages],
     )
     yield Section(
         title="PARTIAL",
@@ -257,14 +277,6 @@ def _sections(
         columns=_PARTIAL,
         rows=[(partial.name, partial.reason) for partial in target.partials],
     )
-
-
-def _damage_row(damage: Damage) -> tuple[str, ...]:
-    values = [f"expected {damage.expected}"] * bool(damage.expected)
-    values += [f"found {damage.found}"] * bool(damage.found)
-    problem = f"{damage.problem}: {', '.join(values)}" if values else damage.problem
-    at = "" if damage.offset is None else str(damage.offset)
-    return damage.file, damage.tensor or "", at, problem
 
 
 def _entry(target: _Target) -> dict[str, Any]:

@@ -18,6 +18,9 @@ from ckptd.formats.message_text import to_json, to_text
 from ckptd.formats.near_names import hint
 from ckptd.formats.op_outputs import outputs_of
 
+PLACEHOLDERS: Final = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"})
+"""The operations that are fed when a graph is run."""
+
 _TENSOR_NAME: Final = re.compile(r"([^:]+):([0-9]{1,9})")
 
 

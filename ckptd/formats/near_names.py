@@ -22,8 +22,13 @@ def hint(name: str, names: Iterable[str]) -> str:
     >>> hint("add", ["x"])
     ''
     """
-    near = near_names(name, names)
-    return f"; did you mean {' or '.join(repr(printable(each)) for each in near)}?" if near else ""
+    return hint_of(near_names(name, names))
+
+
+def hint_of(near: Iterable[str]) -> str:
+    """Return the end of a message that proposes these names, the best first."""
+    said = " or ".join(repr(printable(each)) for each in near)
+    return f"; did you mean {said}?" if said else ""
 
 
 def near_names(name: str, names: Iterable[str]) -> list[str]:

@@ -27,8 +27,8 @@ from ckptd.errors import (
 from ckptd.formats.collection import collection_paused
 from ckptd.formats.state_file import StateFile, format_state_file
 from ckptd.keeper import meta_graphs, trash
-from ckptd.keeper.ledger import FileMark, Ledger, Verified, marks_of
-from ckptd.keeper.own import GRAPHS, LEDGER, TRASH, Held, Own, Pin
+from ckptd.keeper.ledger import LEDGER, FileMark, Ledger, Verified, marks_of
+from ckptd.keeper.own import GRAPHS, TRASH, Held, Own, Pin
 from ckptd.keeper.plan import DirectoryPlan, Verdict, plan_directory
 from ckptd.keeper.state import name_in_state
 from ckptd.keeper.survey import Surveyor, is_fresh
@@ -292,9 +292,12 @@ class Keeper:
         What is damaged counts as partial from then on. A checkpoint that has changed since it was
         listed is passed over, and so is one in whose reading a file was gone or the disk refused
         something: undone, it would be there again, with the same files. A directory
-        that ckptd has never worked in, and in which nothing is damaged, is left without a trace.
+        that ckptd has never worked in, and of which no damage is to be written down, is left without
+        a trace.
         """
-        if self._own.existing_root() is None and not any(one.damages for _, one in found):
+        now = self._clock()
+        is_damage = any(one.damages and _is_sure(checkpoint, one, now) for checkpoint, one in found)
+        if self._own.existing_root() is None and not is_damage:
             return []
         with self._working():
             plan = self._plan()
@@ -308,13 +311,12 @@ class Keeper:
             for checkpoint, verification in found:
                 files = checkpoint.tensor_files
                 is_as_it_was = all(there.get(entry.name) == entry.identity for entry in files)
-                is_sure = not (verification.changed or verification.in_doubt)
-                if not is_as_it_was or not is_sure or is_fresh(files, plan.at):
+                if not is_as_it_was or not _is_sure(checkpoint, verification, plan.at):
                     continue
                 name, damage = checkpoint.name, verification.tensor_damage
-                before, now = verified.get(name), Verified(marks_of(files), plan.at, damage)
-                verified[name] = now
-                known = before.damage if before is not None and before.files == now.files else ""
+                before, after = verified.get(name), Verified(marks_of(files), plan.at, damage)
+                verified[name] = after
+                known = before.damage if before is not None and before.files == after.files else ""
                 if damage != known:
                     line = {
                         "at": plan.at,
@@ -627,6 +629,12 @@ def owned_by(path: str, owner: Mapping[str, Any]) -> str:
     """Say who keeps a directory."""
     pid = f" with pid {owner['pid']}" if "pid" in owner else ""
     return f"a daemon{pid} keeps {printable(path)}: it sweeps by itself, see `ckptd status`"
+
+
+def _is_sure(checkpoint: Checkpoint, verification: Verification, now: float) -> bool:
+    """Say whether what was found is still true of files with the same marks."""
+    is_known = not (verification.changed or verification.in_doubt)
+    return is_known and not is_fresh(checkpoint.tensor_files, now)
 
 
 def _removal_line(removed: Removed) -> dict[str, Any]:

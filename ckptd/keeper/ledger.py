@@ -12,9 +12,13 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
+from ckptd.checkpoints.inventory import Checkpoint
 from ckptd.checkpoints.listing import Entry, Identity
 from ckptd.errors import CorruptRecordError
 from ckptd.retention.preserve import Memory
+
+LEDGER: Final = "ledger.json"
+"""The ledger's name in `.ckptd`."""
 
 SCHEMA: Final = "ckptd.ledger/1"
 
@@ -88,6 +92,18 @@ class Ledger:
             checkpoints={n: known for n, known in self.checkpoints.items() if n in whole},
             verified={n: found for n, found in self.verified.items() if n in whole or n in partial},
         )
+
+    def damages(self, checkpoints: Iterable[Checkpoint]) -> dict[str, str]:
+        """Return which complete checkpoints are known to be damaged in the very files that are there.
+
+        By name, each with the reason for which it is no longer complete.
+        """
+        known = {name: found for name, found in self.verified.items() if found.damage}
+        return {
+            each.name: f"damaged: {known[each.name].damage}"
+            for each in checkpoints
+            if each.name in known and known[each.name].files == marks_of(each.tensor_files)
+        }
 
     def less_unread(self) -> "Ledger":
         """Return the ledger without the marks of files that could not be read."""

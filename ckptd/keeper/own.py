@@ -23,7 +23,7 @@ from ckptd.errors import (
     StorageError,
     printable,
 )
-from ckptd.keeper.ledger import FileMark, Ledger, decode_ledger, encode_ledger
+from ckptd.keeper.ledger import LEDGER, FileMark, Ledger, decode_ledger, encode_ledger
 from ckptd.storage.atomic import (
     TEMPORARY_PREFIX,
     discard,
@@ -32,7 +32,6 @@ from ckptd.storage.atomic import (
 )
 from ckptd.storage.directory import Directory
 
-LEDGER: Final = "ledger.json"
 HISTORY: Final = "history.jsonl"
 OLD_HISTORY: Final = "history.1.jsonl"
 HELD: Final = "held.json"

@@ -23,8 +23,8 @@ from ckptd.errors import (
 from ckptd.formats.state_file import MAX_STATE_FILE_SIZE, StateFile, parse_state_file
 from ckptd.keeper.chronicle import Word
 from ckptd.keeper.inspector import DirectoryInspector
-from ckptd.keeper.ledger import UNREAD, Ledger, marks_of
-from ckptd.keeper.own import LEDGER, Held, Own, Pin
+from ckptd.keeper.ledger import LEDGER, UNREAD, Ledger
+from ckptd.keeper.own import Held, Own, Pin
 from ckptd.keeper.state import Statement, read_statement
 from ckptd.storage.directory import Directory
 
@@ -145,7 +145,8 @@ class Surveyor:
         }
         inventory = take_inventory(entries, self._inspector, named=shards, v1_shards=shards)
         ledger, lost = self._ledger(problems)
-        inventory = inventory.with_damaged(_damaged(inventory, ledger))
+        if ledger is not None:
+            inventory = inventory.with_damaged(ledger.damages(inventory.checkpoints))
         for entry in inventory.state_files:
             if entry.name != STATE_FILE:
                 self._state(entry, entries, statements, problems)
@@ -220,7 +221,11 @@ class Surveyor:
                 continue
             partial = survey.partial(name)
             if partial is not None and is_in_the_making(partial, now):
-                text = f"{printable(name)}, which the state file names, is being written again"
+                text = (
+                    f"{printable(name)}, which the state file names, is not complete: "
+                    f"{partial.reason}; it may still be being written (the last write was less "
+                    f"than {STILL_WRITTEN:g} s ago): nothing is removed"
+                )
                 problems.append(Problem(text, holds=True))
             else:
                 why = partial.reason if partial is not None else "it is not there"
@@ -258,20 +263,6 @@ class Surveyor:
         except (CorruptRecordError, StorageError) as error:
             problems.append(Problem(str(error)))
             return None
-
-
-def _damaged(inventory: Inventory, ledger: Ledger | None) -> dict[str, str]:
-    """Return which complete checkpoints are known to be damaged in the very files that are there."""
-    known = ledger.verified if ledger is not None else {}
-    damages = {name: found for name, found in known.items() if found.damage}
-    if not damages:
-        return {}
-    return {
-        checkpoint.name: f"damaged: {damages[checkpoint.name].damage}"
-        for checkpoint in inventory.checkpoints
-        if checkpoint.name in damages
-        and damages[checkpoint.name].files == marks_of(checkpoint.tensor_files)
-    }
 
 
 def is_in_the_making(partial: Partial, now: float) -> bool:

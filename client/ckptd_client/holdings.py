@@ -8,17 +8,25 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from ckptd.checkpoints.inventory import Checkpoint, Inventory, Partial, take_inventory
+from ckptd.checkpoints.inventory import (
+    OWN_DIRECTORY,
+    Checkpoint,
+    Inventory,
+    Partial,
+    take_inventory,
+)
 from ckptd.checkpoints.layouts.tensorflow import STATE_FILE, prefix_of_path, v1_shards_of_path
 from ckptd.checkpoints.listing import Entry
-from ckptd.errors import NoSuchDirectoryError, printable
+from ckptd.errors import CkptdError, NoSuchDirectoryError, printable
 from ckptd.formats.state_file import MAX_STATE_FILE_SIZE, StateFile, parse_state_file
 from ckptd.keeper.chronicle import in_order
 from ckptd.keeper.inspector import DirectoryInspector
+from ckptd.keeper.ledger import LEDGER, decode_ledger
 from ckptd.retention.candidate import Candidate
 from ckptd.storage.reading import ReaderDirectory
 
 _SHOWN: Final = 5
+_LEDGER_LIMIT: Final = 64 * 2**20  # bytes: for a hint, no more is read
 
 
 class Holdings:
@@ -68,6 +76,19 @@ class Holdings:
         """Return everything in the directory; `named` are paths that the state file names."""
         return self._sorted(self.directory.list(), named)
 
+    def look_known(self, named: Sequence[str] = ()) -> Inventory:
+        """Return what `look` does, less what a verification has found and written down as damaged.
+
+        That counts as partial, as it does for the keeper. Nothing is verified here.
+        """
+        inventory = self.look(named)
+        name = f"{OWN_DIRECTORY}/{LEDGER}"
+        try:
+            ledger = decode_ledger(self.directory.read(name, limit=_LEDGER_LIMIT))
+        except CkptdError:  # none, or none that can be read: then nothing is known
+            return inventory
+        return inventory.with_damaged(ledger.damages(inventory.checkpoints))
+
     def _sorted(self, entries: list[Entry], named: Sequence[str]) -> Inventory:
         shards = {prefix_of_path(path): v1_shards_of_path(path) for path in named}
         inventory = take_inventory(entries, self._inspector, named=shards, v1_shards=shards)
@@ -101,20 +122,29 @@ def describe(inventory: Inventory) -> str:
         return f"nothing in it is complete: {shown}" + (f"; and {more:,} more" if more > 0 else "")
     if inventory.leftovers:
         left = [item.entry.name for item in inventory.leftovers]
-        return f"it holds what saves that did not finish left behind: {enumerate_names(left)}"
+        what = enumerate_names(left, in_order=False)
+        return f"it holds what saves that did not finish left behind: {what}"
     others = [entry.name for entry in (*inventory.strangers, *inventory.state_files)]
-    return f"it holds no checkpoint, only {enumerate_names(others)}" if others else "it is empty"
+    if not others:
+        return "it is empty"
+    return f"it holds no checkpoint, only {enumerate_names(others, in_order=False)}"
 
 
-def enumerate_names(names: Sequence[str]) -> str:
+def enumerate_names(names: Sequence[str], *, in_order: bool = True) -> str:
     """Write names for a message: the last five, and how many there are before.
+
+    Where they are in no order of time, the first five, and how many there are more.
 
     >>> enumerate_names(["m-1"]), enumerate_names(["m-1", "m-2", "m-3"])
     ('m-1', 'm-1, m-2 and m-3')
     >>> enumerate_names([f"m-{n}" for n in range(9)])
     'm-4, m-5, m-6, m-7 and m-8, and 4 before'
+    >>> enumerate_names("abcdefghi", in_order=False)
+    'a, b, c, d, e and 4 more'
     """
-    shown = [printable(name) for name in names[-_SHOWN:]]
+    left = max(0, len(names) - _SHOWN)
+    shown = [printable(name) for name in (names[left:] if in_order else names[:_SHOWN])]
+    if left and not in_order:
+        shown.append(f"{left:,} more")
     text = f"{', '.join(shown[:-1])} and {shown[-1]}" if len(shown) > 1 else "".join(shown)
-    before = len(names) - _SHOWN
-    return f"{text}, and {before:,} before" if before > 0 else text
+    return f"{text}, and {left:,} before" if left and in_order else text

@@ -259,7 +259,7 @@ class CheckpointReader(Mapping[str, Any]):
 
 
 def load_checkpoint(
-    ckpt_dir_or_file: str | os.PathLike[str], *, verify: bool = False
+    ckpt_dir_or_file: str | os.PathLike[str] | None, *, verify: bool = False
 ) -> CheckpointReader:
     """Return a reader of a checkpoint: a prefix, a directory, a SavedModel, or one of its files.
 
@@ -269,13 +269,13 @@ def load_checkpoint(
     return CheckpointReader(open_checkpoint(ckpt_dir_or_file), verify=verify)
 
 
-def load_variable(ckpt_dir_or_file: str | os.PathLike[str], name: str) -> Any:
+def load_variable(ckpt_dir_or_file: str | os.PathLike[str] | None, name: str) -> Any:
     """Return one tensor of a checkpoint; ``name:0`` is `name`, as for `tf.train.load_variable`."""
     with load_checkpoint(ckpt_dir_or_file) as reader:
         return reader.get_tensor(name.removesuffix(_OUTPUT))
 
 
-def list_variables(ckpt_dir_or_file: str | os.PathLike[str]) -> list[tuple[str, list[int]]]:
+def list_variables(ckpt_dir_or_file: str | os.PathLike[str] | None) -> list[tuple[str, list[int]]]:
     """Return (checkpoint key, shape) of every tensor, sorted by key as `tf.train.list_variables`."""
     with load_checkpoint(ckpt_dir_or_file) as reader:
         shapes = reader.get_variable_to_shape_map()
@@ -283,7 +283,7 @@ def list_variables(ckpt_dir_or_file: str | os.PathLike[str]) -> list[tuple[str, 
         return sorted(shapes.items())
 
 
-def NewCheckpointReader(filepattern: str | os.PathLike[str]) -> CheckpointReader:  # noqa: N802
+def NewCheckpointReader(filepattern: str | os.PathLike[str] | None) -> CheckpointReader:  # noqa: N802
     """Return `load_checkpoint(filepattern)`, under TensorFlow 1's name."""
     return load_checkpoint(filepattern)
 

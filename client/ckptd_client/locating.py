@@ -24,13 +24,14 @@ from ckptd.errors import (
     StorageError,
     printable,
 )
-from ckptd.formats.near_names import hint
+from ckptd.formats.near_names import hint_of, near_names
 from ckptd.formats.state_file import StateFile
 from ckptd.storage.reading import ReaderDirectory, look_at
 from ckptd_client.holdings import Holdings, describe, enumerate_names, holdings_of
 
 SAVED_MODEL_FILES: Final = ("saved_model.pb", "saved_model.pbtxt")
-SAVED_MODEL_PREFIX: Final = "variables/variables"
+_VARIABLES: Final = "variables"
+SAVED_MODEL_PREFIX: Final = f"{_VARIABLES}/{_VARIABLES}"
 _SUFFIXES: Final = {
     Role.DATA: "a data file",
     Role.META_GRAPH: "a meta graph",
@@ -51,7 +52,7 @@ class Located(NamedTuple):
     missing: tuple[str, ...] = ()
 
 
-def locate(path: str | os.PathLike[str], *, salvage: bool = False) -> Located:
+def locate(path: str | os.PathLike[str] | None, *, salvage: bool = False) -> Located:
     """Return the checkpoint that `path` means, whatever of it a person has named.
 
     A prefix; a directory with a state file (the newest) or a SavedModel; the path of an index, of a
@@ -59,9 +60,15 @@ def locate(path: str | os.PathLike[str], *, salvage: bool = False) -> Located:
     pattern over them. A character is a character: ``[ ] ? *`` match only themselves. With `salvage`
     a V1 checkpoint may lack shards.
 
-    Raises `NoSuchCheckpointError`, `StorageError`, `CorruptIndexError` or `CorruptStateFileError`,
-    whose text says what there is instead.
+    Raises `NoSuchCheckpointError` (also for the None of a `latest_checkpoint` that has found
+    nothing), `StorageError`, `CorruptIndexError` or `CorruptStateFileError`, whose text says what
+    there is instead.
     """
+    if path is None:
+        raise NoSuchCheckpointError(
+            "cannot open a checkpoint at None: latest_checkpoint has found nothing; "
+            "give the directory in its place to be told why"
+        )
     text = os.fspath(path)
     if not text:
         raise NoSuchCheckpointError("cannot open a checkpoint: the path is empty")
@@ -98,7 +105,11 @@ def _in_directory(path: str) -> Located:
     beside = path.rstrip("/")
     if beside and look_at(index_name(beside)) is not None:
         return Located(beside, Format.V2)  # a directory that happens to have a checkpoint's name
-    inventory = Holdings(path).look()
+    above, inside = (os.path.join(path, name) for name in ("..", _VARIABLES))  # noqa: PTH118
+    is_model = any(look_at(os.path.join(above, name)) for name in SAVED_MODEL_FILES)  # noqa: PTH118
+    if is_model and look_at(index_name(inside)) is not None:
+        return Located(inside, Format.V2)  # the directory in a SavedModel
+    inventory = Holdings(path).look_known()
     why = f"it has no state file ({STATE_FILE!r}); {describe(inventory)}"
     if inventory.checkpoints:
         why += "; open one of them by its prefix"
@@ -111,7 +122,7 @@ def _named_by_state_file(path: str, name: str) -> Located:
     try:
         state = holdings.state(name)
     except CorruptStateFileError as error:
-        text = f"{printable(os.path.join(path, name))}: {error}; {describe(holdings.look())}"  # noqa: PTH118
+        text = f"{printable(os.path.join(path, name))}: {error}; {describe(holdings.look_known())}"  # noqa: PTH118
         raise CorruptStateFileError(text) from error
     if state is None:
         raise _cannot(path, f"its state file {name!r} has just been removed")
@@ -126,7 +137,7 @@ def why_not_the_named(path: str, state: StateFile, judged: Partial | None) -> st
     """Say why what the state file names cannot be restored, and what can."""
     named = printable(state.model_checkpoint_path)
     reason = "it is not there" if judged is None else f"it is not complete: {judged.reason}"
-    inventory = Holdings(path).look(named=[state.model_checkpoint_path])
+    inventory = Holdings(path).look_known(named=[state.model_checkpoint_path])
     why = f"its state file names {named}, but {reason}; {describe(inventory)}"
     here = prefix_of_path(state.model_checkpoint_path) in inventory.by_name()
     if judged is None and here and "/" in state.model_checkpoint_path:
@@ -171,7 +182,7 @@ def _of_partial(path: str, judged: Partial, *, salvage: bool) -> Located | None:
         be = "is" if len(files) == 1 else "are"
         raise _cannot(
             path,
-            f"{judged.reason}: of its files only {enumerate_names(files)} {be} there. "
+            f"{judged.reason}: of its files only {enumerate_names(files, in_order=False)} {be} there. "
             f"The index, {printable(index_name(judged.name))}, says which tensors lie where",
         )
     if not salvage:
@@ -211,7 +222,10 @@ def _file(path: str, found: Entry, *, salvage: bool) -> Located:
     try:
         holdings.require_v1(found)
     except FormatError as error:
-        text = f"{printable(path)}: neither an index nor a V1 checkpoint: {error}"
+        text = (
+            f"{printable(path)}: neither an index nor a V1 checkpoint: {error}; "
+            "name a checkpoint's prefix, its directory, or one of its files"
+        )
         raise CorruptIndexError(text) from error
     return Located(path, Format.V1, (base,))
 
@@ -228,11 +242,14 @@ def _nothing_at(path: str) -> NoSuchCheckpointError:
     head, base = os.path.split(path.rstrip("/"))
     name = printable(prefix_of_path(base))
     try:
-        inventory = Holdings(head).look()
+        inventory = Holdings(head).look_known()
     except NoSuchDirectoryError:
         return _cannot(path, f"there is no directory {printable(head)}")
     is_prefix = parse_file_name(base) is None
     what = f"{name}.index, and no V1 file {name}," if is_prefix else printable(base)
     why = f"there is no {what} in {printable(head or '.')}; "
     holds = describe(inventory).replace("it is empty", "that directory is empty")
-    return _cannot(path, f"{why}{holds}{hint(prefix_of_path(base), inventory.by_name())}")
+    near = near_names(prefix_of_path(base), inventory.by_name())
+    if len(inventory.checkpoints) <= len(near):  # all of them are told already
+        near = []
+    return _cannot(path, f"{why}{holds}{hint_of(near)}")

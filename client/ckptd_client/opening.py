@@ -38,7 +38,9 @@ class CheckpointFile(NamedTuple):
     size: int
 
 
-def open_checkpoint(path: str | os.PathLike[str], *, salvage: bool = False) -> "OpenedCheckpoint":
+def open_checkpoint(
+    path: str | os.PathLike[str] | None, *, salvage: bool = False
+) -> "OpenedCheckpoint":
     """Open the checkpoint that `path` means, for reading.
 
     `path` is a prefix; a directory, for the newest checkpoint by its state file; a SavedModel; or
@@ -50,7 +52,8 @@ def open_checkpoint(path: str | os.PathLike[str], *, salvage: bool = False) -> "
     read. One of V1 that lacks shards does not say which tensors it lacks, and is opened only for
     `salvage`, as is an index that is damaged in part.
 
-    Raises `NoSuchCheckpointError`, whose text says what there is instead, `CorruptIndexError`,
+    Raises `NoSuchCheckpointError`, whose text says what there is instead, also for the None of a
+    `latest_checkpoint` that has found nothing; `CorruptIndexError`,
     `CorruptStateFileError` or `StorageError`.
     """
     located = locate(path, salvage=salvage)
@@ -111,12 +114,20 @@ class OpenedCheckpoint:
     @cached_property
     def missing(self) -> tuple[str, ...]:
         """The bare names of files that tensors should lie in, and that could not be opened."""
-        failed = [
-            os.path.basename(shard.path)  # noqa: PTH119
-            for _, shard in sorted(self._shards.items())
-            if isinstance(shard, StorageError)
-        ]
+        failed = [os.path.basename(error.path) for error in self.unopened.values()]  # noqa: PTH119
         return (*self._located.missing, *failed)
+
+    @cached_property
+    def unopened(self) -> Mapping[int, StorageError]:
+        """Why data files of a V2 checkpoint could not be opened, by the number of the shard.
+
+        What `read` raises for each tensor in it.
+        """
+        return {
+            number: shard
+            for number, shard in sorted(self._shards.items())
+            if isinstance(shard, StorageError)
+        }
 
     @cached_property
     def object_graph(self) -> "ObjectGraph | None":
@@ -165,6 +176,7 @@ class OpenedCheckpoint:
         """Let go of the files; safe to call twice."""
         self.__dict__.setdefault("files", self.files)
         self.__dict__.setdefault("missing", self.missing)
+        self.__dict__.setdefault("unopened", self.unopened)
         self._source = None
         self._shards = {}
 

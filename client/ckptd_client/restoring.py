@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from ckptd.errors import CkptdError, NoSuchCheckpointError, RestoreError, printable
+from ckptd.errors import CkptdError, RestoreError, printable
 from ckptd.formats.arrays import Array, numpy_dtype
 from ckptd.formats.near_names import hint
 from ckptd.formats.object_graph import OBJECT_GRAPH_KEY
@@ -111,11 +111,6 @@ def restore(
     whatever the checkpoint holds.
     """
     _require_arrays(variables)
-    if ckpt_dir_or_file is None:
-        raise NoSuchCheckpointError(
-            "cannot restore from None: latest_checkpoint has found nothing; "
-            "give the directory in its place to be told why"
-        )
     with open_checkpoint(ckpt_dir_or_file) as opened:
         reader = CheckpointReader(opened)
         keys: dict[str, str] = {}
@@ -140,7 +135,10 @@ def restore(
 
 
 def average_names(
-    ckpt_dir_or_file: str | os.PathLike[str], names: Iterable[str], *, average: str = _AVERAGE
+    ckpt_dir_or_file: str | os.PathLike[str] | None,
+    names: Iterable[str],
+    *,
+    average: str = _AVERAGE,
 ) -> dict[str, str]:
     """Return for each variable the name of its moving average, its own where there is none.
 

@@ -9,6 +9,7 @@ from typing import Final
 from ckptd.checkpoints.layouts.tensorflow import STATE_FILE, Role, index_name, parse_file_name
 from ckptd.checkpoints.listing import Kind
 from ckptd.errors import CkptdError, CorruptGraphError, FormatError, NoSuchTensorError, printable
+from ckptd.formats.object_graph import OBJECT_GRAPH_KEY, ObjectGraph, read_object_graph
 from ckptd.formats.tensors import TensorSource
 from ckptd.storage.reading import ReaderDirectory, look_at
 from ckptd_client.holdings import Holdings
@@ -130,6 +131,16 @@ class _Watched:
 def source_of(opened: OpenedCheckpoint) -> TensorSource:
     """Return the tensors of an open checkpoint, its files looked at before each is read."""
     return _Watched(opened)
+
+
+def objects_in(source: TensorSource) -> ObjectGraph | None:
+    """Return the graph of objects among tensors; None where there is none, or none to be read."""
+    if OBJECT_GRAPH_KEY not in source.tensors:
+        return None
+    try:
+        return read_object_graph(source.read(OBJECT_GRAPH_KEY).item())
+    except (CkptdError, TypeError, ValueError):  # also where it is no string, or several
+        return None
 
 
 @contextmanager

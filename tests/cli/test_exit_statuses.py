@@ -91,6 +91,7 @@ def test_a_usage_error_names_the_mistake_and_where_to_read_on(ckptd):
 
     assert "must be a whole number of at least 1" in ended.err
     assert "Try `ckptd plan --help`." in ended.err
+    assert "Try `ckptd inspect --help`." in ckptd("inspect", "x", "--diff").err
     assert ended.error["exit_status"] == 2
     assert "--config FILE" in ckptd("plan").err
 

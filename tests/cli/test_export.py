@@ -9,6 +9,7 @@ from judge.loading import load_tensorflow
 from safetensors.numpy import load_file
 from tensor_files import data_file, flip, save_bundle
 
+from ckptd.formats.messages import TrackableObjectGraph
 from ckptd.formats.meta_graph import Node, encode_meta_graph, read_meta_graph
 from ckptd.formats.object_graph import OBJECT_GRAPH_KEY
 from ckptd.formats.partitions import Partitioned
@@ -229,6 +230,29 @@ def test_a_graph_of_objects_goes_along_only_with_all_it_names(ckptd, tmp_path):
     assert "object graph" in npz["notes"][0]
 
 
+def test_tensors_of_objects_are_selected_by_their_paths(ckptd, tmp_path):
+    stored = {"name": "VARIABLE_VALUE", "full_name": "w", "checkpoint_key": "m/w/.ATTRIBUTES/V"}
+    graph = TrackableObjectGraph(
+        nodes=[
+            {"children": [{"node_id": 1, "local_name": "m"}]},
+            {"children": [{"node_id": 2, "local_name": "w"}]},
+            {"attributes": [stored]},
+        ]
+    )
+    tensors = {
+        OBJECT_GRAPH_KEY: np.array(graph.SerializeToString(), object),
+        "m/w/.ATTRIBUTES/V": np.ones(2, np.float32),
+        "other": np.zeros(1),
+    }
+    prefix = save_bundle(tmp_path / "ckpt-1", tensors)
+
+    ended = ckptd("export", prefix, "m/w", "-o", tmp_path / "a.npz", "--json")
+    missed = ckptd("export", prefix, "w", "-o", tmp_path / "b.npz")
+
+    assert ended.document["tensors"] == ["m/w/.ATTRIBUTES/V"]
+    assert "did you mean 'm/w'?" in missed.err
+
+
 def test_a_meta_graph_goes_through_its_forms(ckptd, tmp_path, valid):
     meta = tmp_path / "m.meta"
     data = encode_meta_graph([Node("a", "NoOp"), Node("b", "Identity", ("a",))])
@@ -286,6 +310,9 @@ def test_a_saved_model_and_a_frozen_graph_give_their_weights(ckptd, tmp_path, tf
         (("M", "-o", "DIR/x.index"), 2, "no name for an output"),
         (("M", "-o", "DIR/x.data-00000-of-00001"), 2, "no name for an output"),
         (("M", "-o", "DIR/x.pb"), 2, "no name for an output"),
+        (("M", "-o", "DIR/x.tar"), 2, "no name for an output"),
+        (("M", "-o", "DIR/x.tar.gz"), 2, "no name for an output"),
+        (("M", "-o", "DIR/x.onnx"), 2, "no name for an output"),
         (("M", "-o", "DIR/"), 2, "no name for an output"),
         (("M", "-o", ""), 2, "no name for an output"),
         (("M", "-o", "DIR/x.json"), 2, "takes a graph"),

@@ -1,6 +1,7 @@
 """`ckptd inspect`: what is there, what is in it, and what changed."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -9,11 +10,12 @@ import pytest
 from judge.loading import load_tensorflow
 from tensor_files import data_file, flip, save_bundle
 
-from ckptd.formats.messages import TrackableObjectGraph
+from ckptd.formats.messages import GraphDef, TrackableObjectGraph
 from ckptd.formats.meta_graph import Node, encode_meta_graph
 from ckptd.formats.object_graph import OBJECT_GRAPH_KEY
 from ckptd.formats.partitions import Partitioned
 from ckptd.formats.state_file import StateFile, format_state_file
+from ckptd_client.opening import open_checkpoint
 from ckptd_client.writing import save_checkpoint
 
 EVIL = "evil\nckptd: all is well\x1b[2J"
@@ -229,6 +231,99 @@ def test_objects_are_shown_as_a_tree(ckptd, objects, valid):
     assert slot == {"name": "m", "of": "layer/kernel"}
 
 
+def test_a_tree_leaves_out_what_leads_to_no_tensor(ckptd, tmp_path):
+    def holding(**children):
+        return {"children": [{"node_id": n, "local_name": name} for name, n in children.items()]}
+
+    key = f"model/w{VALUE}"
+    stored = {"name": "VARIABLE_VALUE", "full_name": "w", "checkpoint_key": key}
+    nodes = [
+        holding(_losses=3, model=1, _more=3, again=1),
+        holding(_tracked=2, w=4, loop=0),
+        holding(deep=5),
+        holding(),
+        {"attributes": [stored]},
+        holding(up=3, w=4),
+    ]
+    graph = TrackableObjectGraph(nodes=nodes).SerializeToString()
+    tensors = {OBJECT_GRAPH_KEY: np.array(graph, object), key: np.ones(2, np.float32)}
+    prefix = save_bundle(tmp_path / "ckpt-1", tensors)
+
+    assert ckptd("inspect", prefix, "--tree").out.splitlines()[1:] == [
+        "object  (root)",
+        "object    model",
+        "object      _tracked",
+        "object        deep",
+        "object          w -> model/w",
+        "object      w  float32 [2]",
+        "object      loop -> (root)",
+        "object    again -> model",
+    ]
+    objects = ckptd("inspect", prefix, "--tree", "--json").document["objects"]
+    assert "_losses" in [each["name"] for each in objects]
+
+
+def test_the_graph_of_objects_is_no_value(ckptd, objects):
+    lines = ckptd("inspect", objects, "--value", "--statistics").out.splitlines()
+
+    names = [line for line in lines if line.startswith(("value", "statistics"))]
+    assert len(names) == 6
+    assert not any(OBJECT_GRAPH_KEY in line for line in names)
+
+
+def test_a_difference_is_told_by_paths_and_selected_by_them(ckptd, objects, valid):
+    later = objects.with_name("ckpt-4")
+    for suffix in (".index", ".data-00000-of-00001"):
+        shutil.copy(f"{objects}{suffix}", f"{later}{suffix}")
+    with open_checkpoint(objects) as opened:
+        tensors = {name: opened.read(name).copy() for name in opened.tensors}
+    tensors[f"layer/kernel{VALUE}"] += 1
+    save_bundle(later, tensors)
+
+    ended = ckptd("inspect", objects, "layer/k*", "--diff", later)
+    document = ckptd("inspect", objects, "layer/k*", "--diff", later, "--json").document
+
+    assert ended.out.splitlines() == [
+        f"{objects} -> {later}: 2 tensors: 1 the same, 1 changed",
+        "changed  4 of 4  1  1  layer/kernel",
+    ]
+    valid(document)
+    (difference,) = document["differences"]
+    assert (difference["name"], difference["path"]) == (f"layer/kernel{VALUE}", "layer/kernel")
+
+
+def test_a_bare_graph_says_where_it_begins_and_ends(ckptd, tmp_path, valid):
+    graph = GraphDef()
+    for name, op, *read in (
+        ("x", "Placeholder"),
+        ("w", "Const"),
+        ("y", "Identity", "x", "^w"),
+        ("done", "NoOp", "^y"),
+        ("z", "Neg", "x:0"),
+    ):
+        node = graph.node.add(name=name, op=op, input=read)
+        if op != "NoOp":
+            node.attr["dtype" if op in {"Placeholder", "Const"} else "T"].type = 1
+    graph.node[0].attr["shape"].shape.dim.add(size=-1)
+    graph.node[1].attr["value"].tensor.tensor_content = bytes(100)
+    path = tmp_path / "f.pb"
+    path.write_bytes(graph.SerializeToString())
+
+    ended = ckptd("inspect", path)
+    document = ckptd("inspect", path, "--json").document
+
+    assert ended.out.splitlines()[1:4] == [
+        "producer 0, 5 operations, 1 constant, 102 B",
+        "input      float32  [?]  x:0",
+        "output     float32  [?]  z:0",
+    ]
+    valid(document)
+    (graph,) = document["graphs"]
+    assert graph["inputs"] == [{"tensor": "x:0", "dtype": "float32", "shape": [None]}]
+    assert [each["tensor"] for each in graph["outputs"]] == ["z:0"]
+    assert graph["constants"] == {"count": 1, "bytes": 102}
+
+
 def test_a_tree_of_names_alone_is_refused(ckptd, run):
     ended = ckptd("inspect", run / "m-7000", "--tree")
 
@@ -263,9 +358,51 @@ def test_a_missing_shard_and_one_cut_short_are_told_without_reading(ckptd, run):
     short = ckptd("inspect", run / "m-6000")
 
     assert (missing.status, short.status) == (1, 1)
-    assert "problem  m-7000.data-00001-of-00002 is missing" in missing.out
+    assert "problem  m-7000.data-00001-of-00002 is missing; it holds 3 tensors" in missing.out
+    assert ", 1 problem; " in missing.out
+    assert "\ndamaged" not in missing.out  # it is told once
+    assert ", 2 damaged; " in short.out
     assert "dense/bias" in missing.out
     assert any(line.startswith("damaged") for line in short.out.splitlines())
+
+
+def test_many_damaged_ones_are_folded_on_a_terminal(terminal, tmp_path):
+    prefix = save_bundle(tmp_path / "m", {f"t{n:02}": np.ones(4) for n in range(30)})
+    cut = data_file(prefix)
+    cut.write_bytes(cut.read_bytes()[:32])
+
+    lines = terminal("inspect", prefix, "--no-color").out.splitlines()
+
+    assert any(" 29 damaged" in line for line in lines)
+    start = lines.index("DAMAGED  29 tensors: cannot be read as the checkpoint promises")
+    assert "  ... and 19 more: --all shows them" in lines[start:]
+
+
+def test_a_data_file_that_is_none_is_told_once(ckptd, run, objects):
+    for prefix, num_shards, count in ((run / "m-7000", 2, 2), (objects, 1, 4)):
+        file = data_file(prefix, 0, num_shards)
+        file.unlink()
+        file.mkdir()
+
+        ended = ckptd("inspect", prefix)
+
+        assert ended.status == 1
+        (problem,) = [line for line in ended.out.splitlines() if str(file) in line]
+        assert problem.startswith("problem")
+        assert problem.endswith(f"; it holds {count} tensors")
+        assert "is missing" not in ended.out
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_data_file_that_may_not_be_read_exits_with_12(ckptd, run):
+    file = data_file(run / "m-7000", 0, 2)
+    file.chmod(0)
+
+    ended = ckptd("inspect", run / "m-7000", "--json")
+
+    assert ended.status == 12
+    reason = f"cannot map {file}: Permission denied"
+    assert ended.document["problems"] == [f"{reason}; it holds 2 tensors"]
 
 
 def test_no_name_of_a_tensor_can_forge_a_line(ckptd, terminal, tmp_path):
@@ -363,10 +500,28 @@ def test_graphs_of_tensorflow_are_told(ckptd, tmp_path, valid, tf):
     assert "serving_default in " in shown
     assert "tensor 24 B float32 [3, 2] w" in shown
     assert "statistics 1 1 1 w" in shown
+    assert "has no object graph" in ckptd("inspect", model, "--tree").err
+    assert "w" in ckptd("inspect", model / "variables").out
     assert tensor.out == "y:0: float32 [?, 2], output 0 of y (MatMul)\n"
     assert none.status == 1
     for arguments in ((meta,), (model,), (meta, "--tensor", "y:0"), (model, "--statistics")):
         valid(ckptd("inspect", *arguments, "--json").document)
+
+
+@pytest.mark.tensorflow
+def test_the_variables_of_a_saved_model_are_shown_as_a_tree(ckptd, tmp_path, valid, tf):
+    module, model = tf.Module(), tmp_path / "model"
+    module.inner = tf.Module()
+    module.inner.w = tf.Variable([1.0, 2.0])
+    tf.saved_model.save(module, str(model))
+
+    tree = ["object  (root)", "object    inner", "object      w  float32 [2]"]
+    for path in (model, model / "saved_model.pb", model / "variables"):
+        first, *lines = ckptd("inspect", path, "--tree").out.splitlines()
+        assert lines == tree
+        assert first.startswith(f"{path}: V2 checkpoint: 2 tensors, 2 parameters, ")
+        assert "newest" not in first
+        valid(ckptd("inspect", path, "--tree", "--json").document)
 
 
 def test_a_difference_is_told_the_greatest_first(ckptd, run, valid):
@@ -409,6 +564,7 @@ def test_a_difference_of_kinds(ckptd, tmp_path, valid):
         (("RUN/m-7000", "--diff", "RUN/m-6000", "--tree"), 2),
         (("RUN/m-7000", "--diff", "RUN/m-6000", "--statistics"), 2),
         (("RUN/m-7000", "--tensor", "a:0"), 2),
+        (("RUN/m-7000", "--diff"), 2),
         (("RUN/m-7000", "--diff", "RUN/m-6000", "nothing"), 1),
         (("RUN/junk",), 1),
         (("RUN/junk.npz",), 1),

@@ -54,6 +54,21 @@ def test_what_is_not_complete_is_listed_with_the_reason(ckptd, model_directory):
     assert "shard 0 of 1 is missing" in out
 
 
+def test_a_young_index_that_is_wrong_may_still_be_being_written(ckptd, model_directory):
+    directory = model_directory(100, 200)
+    index = directory.path / "m-200.index"
+    data = bytearray(index.read_bytes())
+    data[3] ^= 1
+    index.write_bytes(data)
+
+    (problem,) = ckptd("list", directory, "--json").document["problems"]
+
+    text = problem["text"]
+    assert text.startswith("m-200, which the state file names, is not complete: ")
+    assert "checksum" in text
+    assert "; it may still be being written (the last write was less than 10 s ago)" in text
+
+
 def test_the_json_of_a_list_is_as_its_schema_says(ckptd, model_directory, valid):
     run = model_directory(100, 200)
     (run.path / "stranger").touch()

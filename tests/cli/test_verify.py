@@ -49,8 +49,8 @@ def test_damage_is_told_exactly_and_exits_with_1(ckptd, run):
 
     assert ended.status == 1
     (row,) = [line for line in ended.out.splitlines() if line.startswith("damaged")]
-    assert row.split()[:4] == ["damaged", f"m-200.{DATA}", "w", "0"]
-    assert "checksum does not match: expected 0x" in row
+    place = f"m-200.{DATA}: tensor 'w' at byte 0: "
+    assert row.startswith(f"damaged  {place}checksum does not match: expected 0x")
     assert f"{run}/m-200 is damaged" in ended.err
     assert "ckptd export --skip-damaged" in ended.err
 
@@ -125,7 +125,9 @@ def test_a_meta_graph_that_does_not_parse_is_damage_that_no_sweep_cares_for(ckpt
     ended = ckptd("verify", run)
 
     assert ended.status == 1
+    assert ended.out.splitlines()[0] == f"{run}: 2 checkpoints whole, 1 with a damaged meta graph"
     assert "not a meta graph: as binary: " in ended.out
+    assert f"of {run}/m-300 only the meta graph is damaged: every tensor is good" in ended.err
     assert ckptd("list", run, "--json").document["partial"] == []
 
 
@@ -143,6 +145,31 @@ def test_damage_that_was_found_counts_from_then_on(ckptd, run):
     assert run.checkpoints() == {"m-200", "m-300"}
     assert 'model_checkpoint_path: "m-200"' in (run.path / "checkpoint").read_text()
     assert "damaged" in [line.split()[3] for line in ckptd("history", run).out.splitlines()[1:]]
+
+
+def test_damage_in_files_so_young_is_told_and_not_written_down(ckptd, run):
+    flip(run, 300)
+    os.utime(run.path / f"m-300.{DATA}")
+
+    ended = ckptd("verify", run)
+
+    assert ended.status == 1
+    assert "\ndamaged  m-300" in ended.out
+    assert "m-300 was written to less than 10 s ago" in ended.err
+    assert "ckptd sweep" not in ended.err
+    assert not (run.path / ".ckptd").exists()
+
+
+def test_several_directories_stand_apart_on_a_terminal(terminal, ckptd, model_directory):
+    one, other = (without_graphs(model_directory(100, name=name)) for name in ("one", "other"))
+    flip(other, 100)
+
+    lines = terminal("verify", one, other, "--no-color").out.splitlines()
+
+    assert lines[lines.index(str(other)) - 1] == ""
+    text = " ".join("\n".join(lines).split())
+    assert f"m-100.{DATA}: tensor 'w' at byte 0: checksum does not match" in text
+    assert not any(line == "" for line in ckptd("verify", one, other).out.splitlines())
 
 
 def test_verifying_again_is_how_a_person_heals(ckptd, run):

@@ -474,7 +474,8 @@ DAMAGES = {
         lambda: Path(shutil.move(INDEX, "run/m-2")).write_bytes(bytes(100)),
         "Unable to open table file",
         "run/m-2: neither an index nor a V1 checkpoint: "
-        "bad magic number: not a table, or truncated",
+        "bad magic number: not a table, or truncated; "
+        "name a checkpoint's prefix, its directory, or one of its files",
     ),
 }
 

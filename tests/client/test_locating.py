@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,10 @@ from judge.programs import SaverProgram
 
 from ckptd.checkpoints.inventory import Format
 from ckptd.errors import CkptdError, NoSuchCheckpointError
+from ckptd.keeper.keeper import Keeper
+from ckptd.keeper.verification import Damage, Verification
+from ckptd.retention.policy import Policy
+from ckptd.storage.disk import open_model_directory
 from ckptd_client.locating import Located, locate
 
 pytestmark = pytest.mark.tensorflow
@@ -174,12 +179,13 @@ def test_shards_of_a_v1_checkpoint_may_be_missing_for_salvage(run):
 class Wrong(NamedTuple):
     """What is made in a directory `run`, what is asked for, and the whole of what is said."""
 
-    path: str
+    path: str | None
     make: object
     text: str
 
 
 AT = "cannot open a checkpoint at "
+NAME_ONE = "name a checkpoint's prefix, its directory, or one of its files"
 WRONG = {
     "no directory": Wrong("runs/m-1", None, AT + "runs/m-1: there is no directory runs"),
     "an empty directory": Wrong(
@@ -207,6 +213,12 @@ WRONG = {
         lambda run: run.write("notes.txt").write("graph.pbtxt"),
         AT + "run: it has no state file ('checkpoint'); "
         "it holds no checkpoint, only graph.pbtxt and notes.txt",
+    ),
+    "many files of others": Wrong(
+        "run",
+        lambda run: [run.write(f"{n}.txt") for n in range(9)],
+        AT + "run: it has no state file ('checkpoint'); "
+        "it holds no checkpoint, only 0.txt, 1.txt, 2.txt, 3.txt, 4.txt and 4 more",
     ),
     "what a save left": Wrong(
         "run",
@@ -248,7 +260,17 @@ WRONG = {
         "run/model-300",
         lambda run: [shutil.move(f, f"run/model-200{f.suffix}") for f in _files(run.take("m-1"))],
         AT + "run/model-300: there is no model-300.index, and no V1 file model-300, in run; "
-        "complete is model-200; did you mean 'model-200'?",
+        "complete is model-200",
+    ),
+    "a name that comes near, among many": Wrong(
+        "run/m_2",
+        lambda run: [
+            shutil.copy(file, f"run/other{file.suffix}")
+            for file in _files(run.take("m"))
+            if file.name.startswith("m-1.")
+        ],
+        AT + "run/m_2: there is no m_2.index, and no V1 file m_2, in run; "
+        "complete are m-1, m-2, m-3 and other; did you mean 'm-2'?",
     ),
     "data without an index": Wrong(
         "run/m-1",
@@ -277,13 +299,13 @@ WRONG = {
         "run/notes.txt",
         lambda run: run.write("notes.txt"),
         "run/notes.txt: neither an index nor a V1 checkpoint: "
-        "too short to be a table: 44 bytes, a footer alone takes 48",
+        f"too short to be a table: 44 bytes, a footer alone takes 48; {NAME_ONE}",
     ),
     "a V1 file cut short": Wrong(
         "run/v1-1",
         lambda run: run.take("v1").cut("v1-1", 100),
         "run/v1-1: neither an index nor a V1 checkpoint: "
-        "bad magic number: not a table, or truncated",
+        f"bad magic number: not a table, or truncated; {NAME_ONE}",
     ),
     "a link to nothing": Wrong(
         "run/m-1",
@@ -299,6 +321,12 @@ WRONG = {
         "run/saved",
         lambda run: shutil.rmtree(run.take("saved").path / "saved" / "variables"),
         AT + "run/saved: a SavedModel without variables: it has no variables/variables.index",
+    ),
+    "what latest_checkpoint returns of nothing": Wrong(
+        None,
+        None,
+        AT + "None: latest_checkpoint has found nothing; "
+        "give the directory in its place to be told why",
     ),
     "a name that speaks to a terminal": Wrong(
         "run/m\x1b[2J",
@@ -321,6 +349,25 @@ def test_what_is_wrong_is_said_in_full(run, wrong):
     with pytest.raises(CkptdError) as caught:
         locate(wrong.path)
     assert str(caught.value) == wrong.text
+
+
+def test_what_a_verification_has_found_damaged_is_not_proposed(run):
+    run.take("m")
+    names = [f"m-2{SHARD}", "m-2.index"]
+    for path in _files(run):
+        os.utime(path, (10**9, 10**9))
+    with Keeper(open_model_directory(str(run.path)), Policy(), time.time) as keeper:
+        (checkpoint,) = [v.checkpoint for v in keeper.plan().verdicts if v.checkpoint.name == "m-2"]
+        damage = Verification("m-2", (Damage(names[0], "bad"),), 1, 1)
+        assert keeper.record_verified([(checkpoint, damage)])
+
+    with pytest.raises(NoSuchCheckpointError, match="complete are m-1 and m-3; open"):
+        locate("run")
+    assert locate("run/m-2") == Located("run/m-2", V2)  # what is asked for is opened
+
+    (run.path / ".ckptd" / "ledger.json").write_text("{")
+    with pytest.raises(NoSuchCheckpointError, match="complete are m-1, m-2 and m-3; open"):
+        locate("run")
 
 
 def test_a_slash_behind_a_prefix_makes_no_difference(run):

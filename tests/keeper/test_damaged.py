@@ -223,6 +223,20 @@ def test_a_directory_without_ckptd_and_without_damage_is_left_without_a_trace(
     assert directory.entry(".ckptd") is None
 
 
+def test_damage_that_is_not_sure_leaves_no_trace_either(directory, clock, trainer):
+    trainer.save(1)
+    flip(directory, "m-1", clock)
+    keeper = keeper_of(directory, clock)
+    found = verify(keeper)
+    assert found[0][1].damages
+
+    assert keeper.record_verified(found) == []
+    assert directory.entry(".ckptd") is None
+
+    clock.now += LONG_AGO
+    assert [line["event"] for line in keeper.record_verified(found)] == ["damaged"]
+
+
 def test_a_damaged_checkpoint_cannot_be_pinned(directory, clock, trainer):
     trainer.save(1)
     trainer.save(2)
