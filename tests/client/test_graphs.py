@@ -53,7 +53,7 @@ def test_an_existing_file_is_replaced_and_a_link_to_it_read(tmp_path):
     [
         (b"", "m.meta: not a meta graph: it is empty"),
         (b"\x08\x01\x12\x00", "m.meta: not a meta graph, but a SavedModel"),
-        (b"graph_def {\n  node { nam: 1 }\n}", "m.meta: .*line 2, column 10: .*nam"),
+        (b"graph_def {\n  node { label: 1 }\n}", "m.meta: .*line 2, column 10: .*label"),
     ],
 )
 def test_an_error_names_the_file_and_what_is_wrong(tmp_path, content, says):
