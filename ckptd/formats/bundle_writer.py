@@ -13,6 +13,7 @@ must not change meanwhile: what was written would not be what its checksum says.
 """
 
 from collections.abc import Generator, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +22,7 @@ from crc32c import crc32c
 from ckptd.formats.arrays import Array
 from ckptd.formats.bundle_layout import Layout, Part, encode_index, lay_out
 from ckptd.formats.checksum import BytesLike, mask, masked_crc32c
+from ckptd.formats.collection import collection_paused
 from ckptd.formats.dtypes import STRING
 from ckptd.formats.string_tensor import strings_in_pieces, variants_in_pieces
 from ckptd.formats.tensor_values import Elements, TensorsToStore, cut, take_tensors
@@ -55,7 +57,8 @@ class BundleWriter:
             raise ValueError(
                 f"shard {missing} has not been written, so its checksums are not known"
             )
-        return encode_index(self.layout, checksums)
+        with collection_paused(sum(map(len, self.layout.shards))):
+            return encode_index(self.layout, checksums)
 
     def _pieces_of_shard(self, shard: int) -> Iterator[BytesLike]:
         checksums = []
@@ -71,9 +74,9 @@ class BundleWriter:
             elements = Elements(part.name, array)
             encode = strings_in_pieces if part.data_type == STRING else variants_in_pieces
             return (yield from encode(elements))
-        stored = array.dtype.newbyteorder("<")
+        stored = _as_stored(array.dtype)
         if part.size <= _SMALL:
-            data = array.astype(stored, copy=False).tobytes()
+            data = (array if array.dtype is stored else array.astype(stored)).tobytes()
             yield data
             return masked_crc32c(data)
         crc = 0
@@ -92,6 +95,12 @@ def encode_bundle(tensors: Mapping[str, Any]) -> tuple[bytes, bytes]:
     writer = BundleWriter(taken, lay_out(taken.specs))
     data = b"".join(writer.shard(0))
     return writer.index(), data
+
+
+@lru_cache(maxsize=64)  # a model repeats a few dtypes a hundred thousand times
+def _as_stored(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    stored = dtype.newbyteorder("<")
+    return dtype if stored == dtype else stored
 
 
 def _little_endian(array: Array, stored: np.dtype[Any]) -> Iterator[BytesLike]:

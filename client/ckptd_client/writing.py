@@ -23,6 +23,7 @@ from ckptd.errors import NoSpaceError, NoSuchDirectoryError, printable
 from ckptd.formats.bundle_layout import Layout, lay_out
 from ckptd.formats.bundle_writer import BundleWriter
 from ckptd.formats.checksum import BytesLike
+from ckptd.formats.collection import collection_paused
 from ckptd.formats.dtypes import DataType
 from ckptd.formats.partitions import Partitioned
 from ckptd.formats.regions import Region
@@ -73,10 +74,11 @@ def save_checkpoint(
     if version not in _VERSIONS:
         raise ValueError(f"version is 'v2' or 'v1', not {version!r}")
     head, name = _split(prefix, global_step)
-    taken = take_tensors(tensors, data_types)
+    with collection_paused(len(tensors)):
+        taken = take_tensors(tensors, data_types)
+        layout = lay_out(taken.specs, num_shards=num_shards, shards=shards)
     if version == "v1":
         _require_v1(taken, name, num_shards)
-    layout = lay_out(taken.specs, num_shards=num_shards, shards=shards)
     write = _write_v1 if version == "v1" else _write_v2
     directory = _open(head)
     try:

@@ -143,30 +143,65 @@ def test_t8(figures, many, tf, tmp_path):
     )
     listing = figures("T8", "list 100,000 tensors", ours, "tf.train.list_variables", theirs)
 
-    reader = ckptd_client.load_checkpoint(many)
-    tensors = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-    names = list(tensors)
-    values = [tf.constant(value) for value in tensors.values()]
-
-    def write_ours():
-        ckptd_client.save_checkpoint(tmp_path / "ours", tensors)
-
-    def write_theirs():
-        tf.raw_ops.SaveV2(
-            prefix=str(tmp_path / "theirs"),
-            tensor_names=names,
-            shape_and_slices=[""] * len(names),
-            tensors=values,
-        )
-
-    write, their_write = medians(3, write_ours, write_theirs)
-    assert (tmp_path / "ours.index").read_bytes() == (tmp_path / "theirs.index").read_bytes()
-    writing = figures("T8", "write 100,000 tensors, synced", write, "SaveV2, unsynced", their_write)
-    figures.note("T8", "targets: list in 0.5 s, not slower; write in 1.0 s, at most 0.25 x")
+    figures.note("T8", "targets: at most 0.5 s, and not slower")
     assert listing <= 1
     assert ours <= 0.5
-    assert writing <= 0.25
-    assert write <= 1.0
+
+
+WRITE = """
+import json, os, sys, time
+import numpy as np
+prefix, count = sys.argv[1], int(sys.argv[2])
+tensors = {f"tower_{n % 8}/embedding_{n:06d}/values": np.arange(4.0) for n in range(count)}
+"""
+WRITE_OURS = """
+import ckptd_client, ckptd_client.writing
+def save():
+    ckptd_client.save_checkpoint(prefix, tensors)
+"""
+WRITE_THEIRS = """
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+import tensorflow as tf
+names = sorted(tensors)
+values = [tensors[name] for name in names]
+tf.constant(0)
+def save():
+    tf.raw_ops.SaveV2(
+        prefix=prefix, tensor_names=names, shape_and_slices=[""] * count, tensors=values
+    )
+"""
+WRITE_TIMES = """
+times = []
+for _ in range(3):
+    start = time.perf_counter()
+    save()
+    times.append(time.perf_counter() - start)
+print(json.dumps(times))
+"""
+
+
+@pytest.mark.timeout(600)
+def test_t8_writing(figures, tmp_path):
+    """100,000 arrays of numpy into a checkpoint: the first save of a process, and the third."""
+
+    def run(name, save):
+        script = WRITE + save + WRITE_TIMES
+        command = [sys.executable, "-c", script, str(tmp_path / name), str(MANY)]
+        done = subprocess.run(command, check=True, capture_output=True)
+        return json.loads(done.stdout)
+
+    runs = [(run("ours", WRITE_OURS), run("theirs", WRITE_THEIRS)) for _ in range(3)]
+    (first, their_first), (third, their_third) = (
+        [statistics.median(pair[side][turn] for pair in runs) for side in range(2)]
+        for turn in (0, 2)
+    )
+    assert (tmp_path / "ours.index").read_bytes() == (tmp_path / "theirs.index").read_bytes()
+    ratio = figures("T8", "write 100,000 tensors, synced", first, "SaveV2, unsynced", their_first)
+    figures("T8", "the same again, in the same process", third, "SaveV2, unsynced", their_third)
+    figures.note("T8", "targets: at most 1.0 s, at most 0.25 x the first SaveV2 (it took 6.0 s)")
+    assert ratio <= 0.25
+    assert first <= 1.0
 
 
 INSPECT = [sys.executable, "-m", "ckptd", "inspect"]
