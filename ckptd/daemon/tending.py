@@ -33,7 +33,7 @@ _SHORTEST_PAUSE: Final = 0.05  # seconds between two visits, however often thing
 _SHARE: Final = 2.0  # a visit is followed by a pause this many times as long
 _LONGEST_BACKOFF: Final = 3600.0
 _AFTER_FAILURE: Final = 1.0
-_TO_VERIFY: Final = 16  # checkpoints that are remembered of those that nobody has verified
+_TO_VERIFY: Final = 4  # checkpoints that are remembered of those that nobody has verified
 
 
 class Want(IntEnum):
