@@ -30,6 +30,9 @@ from ckptd.formats.slices import key_end, key_start, region_of
 from ckptd.formats.sorted_table import LostBlock, Row, read_table
 from ckptd.formats.versions import require_readable
 
+LARGEST_INDEX: Final = 2**30
+"""Bytes of an index that is read: ten million tensors take that many."""
+
 _MOST_SHARDS: Final = 2**31
 
 

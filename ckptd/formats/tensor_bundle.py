@@ -278,9 +278,3 @@ def _numpy(make: Callable[..., Array], *arguments: object) -> Array:
         return make(*arguments)
     except ValueError as error:  # rank above 64, or empty and still too large
         raise FormatError(f"numpy cannot hold its shape: {error}") from None
-
-
-def read_tensors(index: BytesLike, shard: Callable[[int], BytesLike]) -> dict[str, Array]:
-    """Return every tensor of a bundle by name, verified, each as an array of its own."""
-    bundle = Bundle(index, shard)
-    return {name: np.array(bundle.read(name, verify=True)) for name in bundle.tensors}

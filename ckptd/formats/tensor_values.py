@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from types import EllipsisType
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +13,7 @@ from ckptd.formats.bundle_layout import TensorSpec
 from ckptd.formats.dtypes import BY_NAME, STRING, VARIANT, DataType
 from ckptd.formats.partitions import Partitioned
 from ckptd.formats.regions import Region
+from ckptd.formats.stitching import part_of
 from ckptd.formats.string_tensor import size_of_strings, size_of_variants
 
 _NOT_AN_ARRAY: Final = (TypeError, ValueError, RuntimeError, AttributeError, OverflowError)
@@ -67,14 +67,7 @@ def take_tensors(
 
 def cut(array: Array, region: Region | None) -> Array:
     """Return a part of an array, not copied; None means all of it."""
-    if region is None:
-        return array
-    where: tuple[slice | EllipsisType, ...] = (
-        *(slice(start, start + length) for start, length in region),
-        ...,  # or of no dimensions there would be an element, no array
-    )
-    part: Array = array[where]
-    return part
+    return array if region is None else part_of(array, region)
 
 
 def as_array(name: str, value: Any) -> Array:

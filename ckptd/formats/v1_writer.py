@@ -24,7 +24,7 @@ from ckptd.formats.tensor_proto import array_to_write, encode_values
 from ckptd.formats.varint import field_header, field_header_size
 from ckptd.formats.versions import CONSUMER
 
-BYTES_PER_ELEMENT: Final = {
+_BYTES_PER_ELEMENT: Final = {
     "float32": 4,
     "float64": 8,
     "int32": 10,
@@ -42,7 +42,9 @@ BYTES_PER_ELEMENT: Final = {
     "complex128": 16,
     "float16": 3,
 }
-"""The types that V1 has, and how many bytes TensorFlow reckons with for an element in a message."""
+"""How many bytes TensorFlow reckons with for an element in a message, for each type that V1 has."""
+V1_TYPES: Final = frozenset(_BYTES_PER_ELEMENT)
+"""The names of the data types that V1 has."""
 _HEADER_BYTES: Final = 1 << 10
 _MESSAGE_LIMIT: Final = 1 << 31
 """TensorFlow's estimate of a slice's message: these bytes, its own, and those of its elements."""
@@ -91,7 +93,7 @@ def v1_pieces(
     for name in sorted(tensors):
         where = _where(name)
         array, kind = array_to_write(tensors[name], (data_types or {}).get(name), where)
-        if kind.name not in BYTES_PER_ELEMENT:
+        if kind.name not in V1_TYPES:
             raise TypeError(
                 f"{where}: the V1 format has no {kind.name}; save a V2 checkpoint, or another dtype"
             )
@@ -185,7 +187,7 @@ def _spelled(tensor_slice: Any, array: Array) -> str:
 
 
 def _require_writable(values: Array, kind: DataType, where: str) -> None:
-    estimate = _HEADER_BYTES + values.size * BYTES_PER_ELEMENT[kind.name]
+    estimate = _HEADER_BYTES + values.size * _BYTES_PER_ELEMENT[kind.name]
     if kind.name == "string" and estimate <= _MESSAGE_LIMIT:
         estimate += sum(map(len, values.ravel().tolist()))
     if estimate > _MESSAGE_LIMIT:

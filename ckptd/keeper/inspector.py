@@ -5,11 +5,10 @@ from typing import Any, Final, Protocol
 
 from ckptd.checkpoints.listing import Entry, Identity
 from ckptd.errors import FormatError, NotFoundError, StorageError
-from ckptd.formats.bundle_index import IndexPromise, read_promise
+from ckptd.formats.bundle_index import LARGEST_INDEX, IndexPromise, read_promise
 from ckptd.formats.state_file import MAX_STATE_FILE_SIZE
 from ckptd.formats.v1_table import read_v1_promise
 
-_INDEX_LIMIT: Final = 2**30  # an index of ten million tensors
 _STATE_FILE_START: Final = b"model_checkpoint_path:"
 
 
@@ -35,7 +34,7 @@ class DirectoryInspector:
         known = self._promises.get(entry.identity)
         if known is None:
             try:
-                known = read_promise(self._read(entry, limit=_INDEX_LIMIT))
+                known = read_promise(self._read(entry, limit=LARGEST_INDEX))
             except FormatError as error:
                 known = error
             self._promises[entry.identity] = known
@@ -78,7 +77,7 @@ class DirectoryInspector:
                 del memory[identity]
 
     def _reader(self, entry: Entry) -> Callable[[int, int], bytes]:
-        return lambda offset, size: self._read(entry, offset=offset, size=size, limit=_INDEX_LIMIT)
+        return lambda offset, size: self._read(entry, offset=offset, size=size, limit=LARGEST_INDEX)
 
     def _read(self, entry: Entry, *, offset: int = 0, size: int | None = None, limit: int) -> bytes:
         try:

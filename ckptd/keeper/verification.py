@@ -31,7 +31,7 @@ from ckptd.errors import (
     StorageError,
     printable,
 )
-from ckptd.formats.bundle_index import BundleIndex, Entry, name_of, parse_index
+from ckptd.formats.bundle_index import LARGEST_INDEX, BundleIndex, Entry, name_of, parse_index
 from ckptd.formats.dtypes import MOST_DIMENSIONS, MOST_ELEMENTS, DataType, data_type
 from ckptd.formats.messages import PARSE_ERRORS, SavedTensorSlices
 from ckptd.formats.piece_checksum import piece_checksum
@@ -44,7 +44,6 @@ from ckptd.storage.directory import PassingFile
 _PIECE: Final = 8 << 20
 _TOGETHER: Final = 64 << 10
 """Bytes between two pieces that are read rather than passed over: padding, mostly."""
-_LARGEST_INDEX: Final = 1 << 30
 _LARGEST_GRAPH: Final = (1 << 31) - 1  # protobuf's own limit
 _LARGEST_BLOCK: Final = 1 << 31  # more than one slice of V1, which is one message, can take
 _NAMED: Final = 3
@@ -283,8 +282,8 @@ def _verify_bundle(reader: _Reader, checkpoint: Checkpoint) -> int:
 
 
 def _read_index_file(reader: _Reader, file: _Passing, data: list[bytes]) -> None:
-    if file.size > _LARGEST_INDEX:
-        limit = f"{_LARGEST_INDEX:,} at most"
+    if file.size > LARGEST_INDEX:
+        limit = f"{LARGEST_INDEX:,} at most"
         reader.note(file.name, "too large", expected=limit, found=f"{file.size:,} bytes")
         return
     data.append(file.read(0, file.size))

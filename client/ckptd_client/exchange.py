@@ -12,6 +12,7 @@ from ckptd.formats.arrays import Array, data_type_of
 from ckptd.formats.dtypes import DataType
 from ckptd.formats.tensor_values import cut
 from ckptd.formats.tensors import Region, StoredTensor, TensorSource
+from ckptd.formats.v1_writer import V1_TYPES
 from ckptd_client.pieces import check
 
 
@@ -129,18 +130,9 @@ def lost_of(
     return lost
 
 
-_IN_V1: Final = frozenset(
-    {
-        *("float32", "float64", "float16", "complex64", "complex128", "bool", "string"),
-        *("int8", "int16", "int32", "int64", "uint8", "uint16"),
-        *("qint8", "quint8", "qint16", "quint16", "qint32"),
-    }
-)
-
-
 def why_not_checkpoint(tensor: StoredTensor, version: str) -> str:
     """Return why a tensor cannot be in a checkpoint of format ``v1`` or ``v2``; empty if it can."""
-    if version == "v1" and tensor.data_type.name not in _IN_V1:
+    if version == "v1" and tensor.data_type.name not in V1_TYPES:
         return f"the V1 format has nothing for {tensor.data_type.name}"
     return "" if tensor.name else "a checkpoint's tensors have names, and it has none"
 

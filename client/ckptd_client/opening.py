@@ -18,6 +18,7 @@ from ckptd.errors import (
     printable,
 )
 from ckptd.formats.arrays import Array
+from ckptd.formats.bundle_index import LARGEST_INDEX
 from ckptd.formats.tensor_bundle import Bundle
 from ckptd.formats.tensors import Region, StoredTensor, TensorSource
 from ckptd.formats.v1_checkpoint import V1Checkpoint
@@ -27,7 +28,6 @@ from ckptd_client.locating import Located, locate
 if TYPE_CHECKING:
     from ckptd.formats.object_graph import ObjectGraph
 
-_INDEX_LIMIT: Final = 2**30  # an index of ten million tensors
 _ATTEMPTS: Final = 5  # how often a checkpoint may be saved again while it is opened
 
 
@@ -199,7 +199,7 @@ def _open_v2(located: Located, *, salvage: bool) -> OpenedCheckpoint:
     told = _told_num_shards(directory, base) if salvage else None
     for attempt in range(_ATTEMPTS):
         before = directory.entry(name)
-        data = directory.read(name, limit=_INDEX_LIMIT)
+        data = directory.read(name, limit=LARGEST_INDEX)
         shards: dict[int, MappedFile | StorageError] = {}
         try:
             source = Bundle(data, _views(shards), salvage=salvage, num_shards=told)

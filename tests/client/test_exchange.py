@@ -25,11 +25,21 @@ from ckptd.errors import (
     NoSuchTensorError,
     StorageError,
 )
+from ckptd.formats.arrays import numpy_dtype
+from ckptd.formats.dtypes import BY_NAME
 from ckptd.formats.partitions import Partitioned
+from ckptd.formats.tensors import StoredTensor
+from ckptd.formats.v1_writer import encode_v1
 from ckptd.storage.output import new_output
 from ckptd.storage.reading import ReaderDirectory
 from ckptd_client.comparing import Change, compare
-from ckptd_client.exchange import Selection, UnsupportedTensorError, lost_of, source_of_arrays
+from ckptd_client.exchange import (
+    Selection,
+    UnsupportedTensorError,
+    lost_of,
+    source_of_arrays,
+    why_not_checkpoint,
+)
 from ckptd_client.npz import open_npz, write_npz
 from ckptd_client.opening import open_checkpoint
 from ckptd_client.safetensors_file import (
@@ -438,3 +448,19 @@ def test_an_error_of_safetensors_speaks_of_the_file_that_was_asked_for(tmp_path)
 
     with pytest.raises(StorageError, match=r"cannot write a\.safetensors"):
         write_safetensors(str(tmp_path / "no" / "temporary"), source, called="a.safetensors")
+
+
+@pytest.mark.parametrize("kind", BY_NAME.values(), ids=lambda kind: kind.name)
+def test_what_v1_is_said_to_hold_is_what_it_can_be_written(kind):
+    tensor = StoredTensor("x", kind, (), 1, (0,))
+    array = np.array(b"text", object) if kind.name == "string" else None
+    if array is None and kind.itemsize is not None:
+        array = np.zeros((), numpy_dtype(kind))
+
+    written = True
+    try:
+        encode_v1({"x": array}, data_types={"x": kind})
+    except TypeError:
+        written = False
+
+    assert written == (why_not_checkpoint(tensor, "v1") == "")
